@@ -53,7 +53,7 @@ pub use query::{
     EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, ListOrder, ListPosition,
     Listed, LockFilter, LockQuery, PAGE_WEIGHT_MAX, PageBounds, QueryScope,
 };
-pub use transaction::{IdempotencyKey, NewEvent, RequestPart, Transaction};
+pub use transaction::{IdempotencyKey, NewEvent, Read, RequestPart, Transaction};
 
 /// How long an operation may wait for the database before the operation is `Unavailable`.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -306,7 +306,7 @@ CREATE TABLE requests (
 
 COMMENT ON TABLE requests IS 'The request ids that made a change, so that a retry does not repeat the change. Permanent.';
 COMMENT ON COLUMN requests.tenant_id IS 'The tenant to which the id is scoped. Empty: the vendor.';
-COMMENT ON COLUMN requests.request_id IS 'The id that the caller chose.';
+COMMENT ON COLUMN requests.request_id IS 'The id that the caller chose, or a random one.';
 COMMENT ON COLUMN requests.part IS 'The number of the transaction: 0, except for requests that commit in parts.';
 COMMENT ON COLUMN requests.fingerprint IS 'The SHA-256 of the request''s content.';
 COMMENT ON COLUMN requests.first_revision IS 'The first event of the transaction.';
@@ -399,13 +399,14 @@ COMMENT ON FUNCTION reject_change IS 'Rejects the statement that fires the trigg
 
 CREATE FUNCTION check_next_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.revision <> (SELECT coalesce(max(revision), 0) + 1 FROM events)
-        OR NEW.sequence <> (SELECT coalesce(max(sequence), 0) + 1 FROM events WHERE tenant_id = NEW.tenant_id)
+    IF (NEW.revision > 1 AND NOT EXISTS (SELECT 1 FROM events WHERE revision = NEW.revision - 1))
+        OR (NEW.sequence > 1 AND NOT EXISTS (SELECT 1 FROM events
+            WHERE tenant_id = NEW.tenant_id AND sequence = NEW.sequence - 1))
     THEN
         RAISE EXCEPTION 'history is permanent: an event must have the next revision and the next sequence'
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
-    RETURN NEW;
+    RETURN NULL;
 END;
 $$;
 
@@ -458,7 +459,8 @@ CREATE TRIGGER trusted_time_moves_forward BEFORE UPDATE ON trusted_time
 CREATE TRIGGER trusted_time_follows_clock BEFORE UPDATE ON trusted_time
     FOR EACH ROW WHEN (NEW.time < OLD.time OR NEW.accepted_clock <> OLD.accepted_clock) EXECUTE FUNCTION check_trusted_time();
 
-CREATE TRIGGER events_have_no_gaps BEFORE INSERT ON events
+-- At the commit, so that the trigger reads no table that the same statement writes.
+CREATE CONSTRAINT TRIGGER events_have_no_gaps AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION check_next_event();
 CREATE TRIGGER events_are_permanent BEFORE DELETE OR TRUNCATE ON events
     FOR EACH STATEMENT EXECUTE FUNCTION reject_change();

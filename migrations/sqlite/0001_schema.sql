@@ -206,7 +206,7 @@ CREATE INDEX locks_live_expire_time_create_revision_idx ON locks (expire_time, c
 -- The request ids that made a change, so that a retry does not repeat the change. Permanent.
 CREATE TABLE requests (
     tenant_id      TEXT NOT NULL,    -- the tenant to which the id is scoped; '': the vendor
-    request_id     TEXT NOT NULL,    -- the id that the caller chose
+    request_id     TEXT NOT NULL,    -- the id that the caller chose, or a random one
     part           INTEGER NOT NULL, -- the number of the transaction: 0, except for requests that commit in parts
     fingerprint    BLOB NOT NULL,    -- the SHA-256 of the request's content
     first_revision INTEGER NOT NULL, -- the first event of the transaction

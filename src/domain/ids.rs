@@ -213,6 +213,13 @@ id! {
     Actor
 }
 
+impl RequestId {
+    /// An id that no caller has chosen.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4().to_string().into())
+    }
+}
+
 /// A grant's id: a UUID version 7 (RFC 9562). Newer grants sort after older ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -67,7 +67,7 @@ impl Service {
         loop {
             let sent_at = self.node.boot_time();
             let mut transaction = self.begin(Sharing::Alone).await?;
-            if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
+            if let Some(part) = earlier_parts(transaction.as_mut(), &key, &[]).await?.pop() {
                 let event = self.replay(transaction, part).await?;
                 return self.accepted(&event);
             }
@@ -88,9 +88,7 @@ impl Service {
                 let (author, reason) = (caller.author.clone(), request.reason.clone());
                 let new = NewEvent { tenant_id: None, author, reason, kind };
                 pass.appended.push(transaction.append(new).await?);
-                if let Some(key) = &key {
-                    transaction.record_request(key, 0).await?;
-                }
+                transaction.record_request(&key, 0).await?;
             }
             let events = std::mem::take(&mut pass.appended);
             if !events.is_empty() {

@@ -14,7 +14,7 @@ use crate::{
         idempotency::{earlier_parts, grant_of, key},
         page::fitting,
     },
-    store::{NewEvent, Transaction},
+    store::{NewEvent, Read, Transaction},
 };
 
 /// The result of `GrantAccess`.
@@ -62,21 +62,22 @@ impl Service {
         let (request, key) = (&request, &key);
         self.change(|mut transaction| async move {
             let now = transaction.now();
-            if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
+            let tenant_id = &request.tenant_id;
+            let reads = [Read::Overrides(tenant_id), Read::SizeOfLiveGrants(tenant_id)];
+            if let Some(part) = earlier_parts(transaction.as_mut(), key, &reads).await?.pop() {
                 let event = self.replay(transaction, part).await?;
+                self.node.wait_for(event.revision, deadline).await;
                 let grant = GrantView::at(self.current_grant(&event).await?, now);
                 let token = self.token(event.revision, Some(event.time))?;
                 return Ok(GrantOutcome { grant, token });
             }
             self.check_clock()?;
-            let overrides = transaction.overrides(&request.tenant_id).await?;
+            let overrides = transaction.overrides(tenant_id).await?;
             let period = self.catalogue.narrowed_by(&overrides).check_grant(request, now)?;
-            let size = transaction.size_of_live_grants(&request.tenant_id).await?;
+            let size = transaction.size_of_live_grants(tenant_id).await?;
             let (group_id, limit) = (&request.group_id, self.limits.live_grants_per_group);
             // Few grants in total are few grants to the group.
-            if size >= limit
-                && transaction.count_live_grants(&request.tenant_id, group_id).await? >= limit
-            {
+            if size >= limit && transaction.count_live_grants(tenant_id, group_id).await? >= limit {
                 let group_id = group_id.clone();
                 return Err(ServiceError::TooManyLiveGrantsToGroup { group_id, limit });
             }
@@ -90,7 +91,7 @@ impl Service {
             let reason = grant.reason.clone();
             let kind = EventKind::Granted { grant: grant.clone() };
             let new = grant_event(&grant, caller.author.clone(), reason, kind);
-            let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
+            let (event, commit) = self.append_and_commit(transaction, new, key).await?;
             self.node.wait_for(commit.last, deadline).await;
             let grant = GrantView::at(grant_of(&event)?, now);
             Ok(GrantOutcome { grant, token: self.token(commit.last, Some(commit.time))? })
@@ -108,10 +109,13 @@ impl Service {
     ) -> Result<ExtendOutcome, ServiceError> {
         let (tenant_id, request_id) = (Some(&grant.tenant_id), request.request_id.as_ref());
         let key = key(tenant_id, request_id, "ExtendAccess", (&grant.text, &request))?;
+        let grant_id = grant.id()?;
         let (request, key) = (&request, &key);
         self.change(|mut transaction| async move {
             let now = transaction.now();
-            if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
+            let reads =
+                [Read::Grant(&grant.tenant_id, grant_id), Read::Overrides(&grant.tenant_id)];
+            if let Some(part) = earlier_parts(transaction.as_mut(), key, &reads).await?.pop() {
                 let event = self.replay(transaction, part).await?;
                 let previous_expire_time = match &event.kind {
                     EventKind::Extended { previous_expire_time, .. } => *previous_expire_time,
@@ -121,7 +125,8 @@ impl Service {
                 let enforcement = self.enforce_again(tenant_id, event.revision, deadline).await?;
                 return Ok(ExtendOutcome { grant, previous_expire_time, enforcement });
             }
-            let mut grant = find(transaction.as_mut(), grant).await?;
+            let found = transaction.grant(&grant.tenant_id, grant_id).await?;
+            let mut grant = found.ok_or_else(|| grant.not_found())?;
             check_etag(&grant.etag(), request.etag.as_deref())?;
             if grant.state(now).is_ended() {
                 let grant_id = grant.id();
@@ -154,7 +159,7 @@ impl Service {
             };
             let reason = request.reason.clone();
             let new = grant_event(&grant, caller.author.clone(), reason, kind);
-            let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
+            let (event, commit) = self.append_and_commit(transaction, new, key).await?;
             let enforcement = self.enforce(tenant_id, commit, deadline).await?;
             let grant = GrantView::at(grant_of(&event)?, now);
             Ok(ExtendOutcome { grant, previous_expire_time, enforcement })
@@ -172,11 +177,15 @@ impl Service {
     ) -> Result<RevokeOutcome, ServiceError> {
         let (tenant_id, request_id) = (Some(&grant.tenant_id), request.request_id.as_ref());
         let key = key(tenant_id, request_id, "RevokeAccess", (&grant.text, &request))?;
+        let grant_id = grant.id()?;
         let (request, key) = (&request, &key);
         self.change(|mut transaction| async move {
             let now = transaction.now();
-            let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop();
-            let found = find(transaction.as_mut(), grant).await?;
+            let reads =
+                [Read::Grant(&grant.tenant_id, grant_id), Read::LiveGrants(&grant.tenant_id)];
+            let earlier = earlier_parts(transaction.as_mut(), key, &reads).await?.pop();
+            let found = transaction.grant(&grant.tenant_id, grant_id).await?;
+            let found = found.ok_or_else(|| grant.not_found())?;
             let mut remaining = transaction.live_grants(&found.tenant_id, None, usize::MAX).await?;
             // By the last event, whatever the row says.
             let is_live = found.terms.revoke_time.is_none() && !found.terms.is_expired;
@@ -192,8 +201,7 @@ impl Service {
                     check_etag(&found.etag(), request.etag.as_deref())?;
                     revocation(caller, found, request.reason.clone(), now)
                 };
-                let (event, commit) =
-                    self.append_and_commit(transaction, new, key.as_ref()).await?;
+                let (event, commit) = self.append_and_commit(transaction, new, key).await?;
                 (grant_of(&event)?, self.enforce(tenant_id, commit, deadline).await?)
             } else {
                 let revision = last_revision(transaction.as_mut(), &found).await?;
@@ -277,11 +285,6 @@ pub(super) fn revocation(
 pub(super) fn expiry(grant: &Grant) -> NewEvent {
     let kind = EventKind::Expired { grant: grant.clone() };
     grant_event(grant, Attribution::system(), FreeText::default(), kind)
-}
-
-async fn find(transaction: &mut dyn Transaction, grant: &GrantRef) -> Result<Grant, ServiceError> {
-    let found = transaction.grant(&grant.tenant_id, grant.id()?).await?;
-    found.ok_or_else(|| grant.not_found())
 }
 
 /// Compares the current etag with the one that the caller expects.

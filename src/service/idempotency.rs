@@ -1,4 +1,5 @@
-//! Request ids: a retry with the same id does not repeat the change.
+//! Request ids: a retry with the same id does not repeat the change. A request without an id gets
+//! one, because the service itself makes a change again if the outcome of a commit is unknown.
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -7,30 +8,34 @@ use crate::{
     domain::{Event, Grant, RequestId, TenantId},
     node::enforcement::Commit,
     service::{Service, ServiceError},
-    store::{IdempotencyKey, NewEvent, RequestPart, StoreError, Transaction},
+    store::{IdempotencyKey, NewEvent, Read, RequestPart, StoreError, Transaction},
 };
 
-/// The key of a request of `method` with this content. `None` if the caller chose no request id.
+/// The key of a request of `method` with this content.
 pub(super) fn key(
     tenant_id: Option<&TenantId>,
     request_id: Option<&RequestId>,
     method: &'static str,
     content: impl Serialize,
-) -> Result<Option<IdempotencyKey>, StoreError> {
-    let Some(request_id) = request_id.cloned() else { return Ok(None) };
+) -> Result<IdempotencyKey, StoreError> {
+    let request_id = request_id.cloned().unwrap_or_else(RequestId::random);
     let content = serde_json::to_vec(&(method, content));
     let content = content.map_err(|error| StoreError::Broken(error.into()))?;
     let fingerprint = Sha256::digest(content).into();
-    Ok(Some(IdempotencyKey { tenant_id: tenant_id.cloned(), request_id, fingerprint }))
+    Ok(IdempotencyKey { tenant_id: tenant_id.cloned(), request_id, fingerprint })
 }
 
-/// The parts of earlier calls with the same key.
+/// The parts of earlier calls with the same key. Also reads ahead what the change needs: the end of
+/// the history that has the owner of the key, and `reads`.
 pub(super) async fn earlier_parts(
     transaction: &mut dyn Transaction,
-    key: Option<&IdempotencyKey>,
+    key: &IdempotencyKey,
+    reads: &[Read<'_>],
 ) -> Result<Vec<RequestPart>, ServiceError> {
-    let Some(key) = key else { return Ok(Vec::new()) };
-    let parts = transaction.request(key.tenant_id.as_ref(), &key.request_id).await?;
+    let (owner, request_id) = (key.tenant_id.as_ref(), &key.request_id);
+    let all = [&[Read::Request(owner, request_id), Read::History(owner)], reads].concat();
+    transaction.read_ahead(&all).await?;
+    let parts = transaction.request(owner, request_id).await?;
     if parts.iter().any(|part| part.fingerprint != key.fingerprint) {
         return Err(ServiceError::RequestIdReused);
     }
@@ -43,12 +48,10 @@ impl Service {
         &self,
         mut transaction: Box<dyn Transaction>,
         new: NewEvent,
-        key: Option<&IdempotencyKey>,
+        key: &IdempotencyKey,
     ) -> Result<(Event, Commit), ServiceError> {
         let event = transaction.append(new).await?;
-        if let Some(key) = key {
-            transaction.record_request(key, 0).await?;
-        }
+        transaction.record_request(key, 0).await?;
         let commit = self.commit(transaction, std::slice::from_ref(&event)).await?;
         Ok((event, commit))
     }

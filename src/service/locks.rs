@@ -16,7 +16,7 @@ use crate::{
         idempotency::{earlier_parts, key},
         page::{Page, PageRequest, QueryId},
     },
-    store::{LockFilter, LockQuery, NewEvent, RequestPart, StoreError, Transaction},
+    store::{LockFilter, LockQuery, NewEvent, Read, RequestPart, StoreError, Transaction},
 };
 
 /// A lock and the state of the lock at the time of the response.
@@ -83,7 +83,7 @@ impl Service {
         let (request, key) = (&request, &key);
         self.change(|mut transaction| async move {
             let now = transaction.now();
-            if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
+            if let Some(part) = earlier_parts(transaction.as_mut(), key, &[]).await?.pop() {
                 let lock = self.replay_lock(transaction, part).await?;
                 let enforcement = self.enforce_again(owner, part.last_revision, deadline).await?;
                 return Ok(LockOutcome { lock: LockView::at(lock, now), enforcement });
@@ -110,7 +110,7 @@ impl Service {
             };
             let kind = EventKind::Locked { lock: lock.clone() };
             let new = lock_event(&lock, caller.author.clone(), reason, kind);
-            let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
+            let (event, commit) = self.append_and_commit(transaction, new, key).await?;
             let enforcement = self.enforce(lock.tenant_id(), commit, deadline).await?;
             Ok(LockOutcome { lock: LockView::at(lock_of(&event)?, now), enforcement })
         })
@@ -128,13 +128,19 @@ impl Service {
     ) -> Result<UnlockOutcome, ServiceError> {
         let (owner, request_id) = (lock.tenant_id.as_ref(), request.request_id.as_ref());
         let key = key(owner, request_id, "UnlockAccess", (&lock.text, &request))?;
+        let lock_id = lock.text.parse().map(LockId).map_err(|_| lock.not_found())?;
         let (request, key) = (&request, &key);
         self.change(|mut transaction| async move {
             let now = transaction.now();
-            let mut found = find(transaction.as_mut(), lock).await?;
+            let reads = [Read::Lock(lock_id)];
+            let earlier = earlier_parts(transaction.as_mut(), key, &reads).await?.pop();
+            let found = transaction.lock(lock_id).await?;
+            let found = found.filter(|found| found.tenant_id() == owner);
+            let mut found = found.ok_or_else(|| lock.not_found())?;
             check_party(caller, &found)?;
-            if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
+            if let Some(part) = earlier {
                 transaction.commit().await?;
+                self.node.wait_for(part.last_revision, deadline).await;
                 let token = self.token_of(part.last_revision).await?;
                 return Ok(UnlockOutcome { lock: LockView::at(found, now), token });
             }
@@ -149,7 +155,7 @@ impl Service {
             found.lifting = Some(Lifting { time: now, actor, reason: reason.clone() });
             let kind = EventKind::Unlocked { lock: found.clone() };
             let new = lock_event(&found, caller.author.clone(), reason, kind);
-            let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
+            let (event, commit) = self.append_and_commit(transaction, new, key).await?;
             self.node.wait_for(commit.last, deadline).await;
             let lock = LockView::at(lock_of(&event)?, now);
             Ok(UnlockOutcome { lock, token: self.token(commit.last, Some(commit.time))? })
@@ -237,12 +243,4 @@ fn lock_event(lock: &Lock, author: Attribution, reason: FreeText, kind: EventKin
 fn lock_of(event: &Event) -> Result<Lock, StoreError> {
     let lock = event.kind.lock().cloned();
     lock.ok_or_else(|| StoreError::Broken("an event about a lock lacks the lock".into()))
-}
-
-/// The lock, if the lock applies in that tenant, or in all tenants.
-async fn find(transaction: &mut dyn Transaction, lock: &LockRef) -> Result<Lock, ServiceError> {
-    let lock_id = lock.text.parse().map(LockId).map_err(|_| lock.not_found())?;
-    let found = transaction.lock(lock_id).await?;
-    let found = found.filter(|found| found.tenant_id() == lock.tenant_id.as_ref());
-    found.ok_or_else(|| lock.not_found())
 }

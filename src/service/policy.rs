@@ -13,7 +13,7 @@ use crate::{
         grants::{check_etag, listed},
         idempotency::{earlier_parts, key},
     },
-    store::{NewEvent, QueryScope},
+    store::{NewEvent, QueryScope, Read},
 };
 
 /// The result of `UpdateSupportPolicy`.
@@ -60,7 +60,8 @@ impl Service {
         let (request, key) = (&request, &key);
         self.change(|mut transaction| async move {
             let now = transaction.now();
-            let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop();
+            let reads = [Read::Overrides(tenant_id), Read::LiveGrants(tenant_id)];
+            let earlier = earlier_parts(transaction.as_mut(), key, &reads).await?.pop();
             let old = transaction.overrides(tenant_id).await?;
             let new = match earlier {
                 Some(_) => old.clone(),
@@ -88,7 +89,7 @@ impl Service {
                         support_policy: policy.clone(),
                     },
                 };
-                let (_, commit) = self.append_and_commit(transaction, event, key.as_ref()).await?;
+                let (_, commit) = self.append_and_commit(transaction, event, key).await?;
                 self.enforce(Some(tenant_id), commit, deadline).await?
             };
             let outside = outside.into_iter().map(|grant| GrantView::at(grant, now)).collect();

@@ -13,9 +13,9 @@ use crate::{
         Enforcement, GrantView, LISTED_MAX, Service, ServiceError,
         grants::{expiry, listed, revocation},
         idempotency::{earlier_parts, key},
-        sharing::Sharing,
+        sharing::{Sharing, repeated},
     },
-    store::{QueryScope, StoreError, Transaction},
+    store::{IdempotencyKey, QueryScope, StoreError, Transaction},
 };
 
 /// The most grants that one transaction ends. Other transactions wait for each chunk, and get their
@@ -69,9 +69,21 @@ impl Service {
     ) -> Result<RevokeAllOutcome, ServiceError> {
         let request_id = request.request_id.as_ref();
         let key = key(Some(tenant_id), request_id, "RevokeAllAccess", &request)?;
+        repeated(|_| self.revoke_rest(caller, tenant_id, &request, &key, deadline)).await
+    }
+
+    /// Ends the grants that earlier calls with the same key have left.
+    async fn revoke_rest(
+        &self,
+        caller: &Caller,
+        tenant_id: &TenantId,
+        request: &RevokeRequest,
+        key: &IdempotencyKey,
+        deadline: Instant,
+    ) -> Result<RevokeAllOutcome, ServiceError> {
         let mut transaction = self.begin(Sharing::Alone).await?;
         let mut now = transaction.now();
-        let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?;
+        let earlier = earlier_parts(transaction.as_mut(), key, &[]).await?;
         let mut revoked = Revoked::default();
         let mut bound: Option<Sequence> = None;
         let mut last_revision: Option<Revision> = None;
@@ -102,10 +114,8 @@ impl Service {
                 transaction.commit().await?;
                 break self.enforce_again(Some(tenant_id), last, deadline).await?;
             }
-            let events = end_all(transaction.as_mut(), caller, live, &request).await?;
-            if let Some(key) = &key {
-                transaction.record_request(key, part).await?;
-            }
+            let events = end_all(transaction.as_mut(), caller, live, request).await?;
+            transaction.record_request(key, part).await?;
             let commit = self.commit(transaction, &events).await?;
             bound = bound.or(events.first().map(|event| event.sequence));
             revoked.add(events);

@@ -1,4 +1,4 @@
-//! Changes that may share a transaction.
+//! Changes that may share a transaction, and that are made again if their transaction fails.
 
 use crate::{
     service::{Service, ServiceError},
@@ -14,8 +14,7 @@ pub(super) enum Sharing {
 }
 
 impl Service {
-    /// Makes a change in a transaction that other changes may share. If another change of the group
-    /// fails, makes the change again in a transaction of its own.
+    /// Makes a change in a transaction that other changes may share. See [`repeated`].
     pub(super) async fn change<T, F>(
         &self,
         make: impl Fn(Box<dyn Transaction>) -> F,
@@ -23,11 +22,22 @@ impl Service {
     where
         F: Future<Output = Result<T, ServiceError>>,
     {
-        match make(self.begin(Sharing::Group).await?).await {
-            Err(ServiceError::Store(error)) if error.is_rolled_back() => {
-                make(self.begin(Sharing::Alone).await?).await
-            }
-            result => result,
+        let make = &make;
+        repeated(|sharing| async move { make(self.begin(sharing).await?).await }).await
+    }
+}
+
+/// Makes a change. Makes it once more, alone, if the transaction was rolled back because of another
+/// change, or if the outcome of the commit is unknown. The change looks up its request id first, so
+/// that it happens only once.
+pub(super) async fn repeated<T, F>(make: impl Fn(Sharing) -> F) -> Result<T, ServiceError>
+where
+    F: Future<Output = Result<T, ServiceError>>,
+{
+    match make(Sharing::Group).await {
+        Err(ServiceError::Store(error)) if error.is_rolled_back() || error.is_outcome_unknown() => {
+            make(Sharing::Alone).await
         }
+        result => result,
     }
 }

@@ -21,6 +21,11 @@ pub enum StoreError {
 #[error("another change of the same transaction has failed; make the change again, alone")]
 struct RolledBack;
 
+/// The database did not confirm a commit.
+#[derive(Debug, thiserror::Error)]
+#[error("the database did not confirm the commit, so that the change may have been made")]
+struct OutcomeUnknown(#[source] Box<dyn Error + Send + Sync>);
+
 /// Why a store could not be opened: one plain sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -41,6 +46,20 @@ impl StoreError {
     /// [`Transactions::begin_alone`](crate::store::Transactions::begin_alone).
     pub fn is_rolled_back(&self) -> bool {
         matches!(self, Self::Unavailable(source) if source.is::<RolledBack>())
+    }
+
+    /// The error of a `COMMIT` that was sent.
+    pub(super) fn of_commit(self) -> Self {
+        match self {
+            Self::Unavailable(source) => Self::unavailable(OutcomeUnknown(source)),
+            broken @ Self::Broken(_) => broken,
+        }
+    }
+
+    /// Whether the change may have been committed. The caller looks up the request id, and then
+    /// makes the change again if that is necessary.
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::Unavailable(source) if source.is::<OutcomeUnknown>())
     }
 
     pub(super) fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

@@ -6,7 +6,8 @@
 //!
 //! Each change sees the events of the earlier ones, as if these were committed. If a change fails
 //! after a write, the transaction is rolled back. The other changes of the group then fail with
-//! [`StoreError::is_rolled_back`], and their callers make each of them again, alone.
+//! [`StoreError::is_rolled_back`], and their callers make each of them again, alone. If the
+//! database does not confirm `COMMIT`, all changes fail with [`StoreError::is_outcome_unknown`].
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -20,11 +21,11 @@ use crate::{
         RequestId, Revision, Sequence, TenantId, Time,
     },
     store::{
-        IdempotencyKey, Listed, NewEvent, RequestPart, StoreError, TIMEOUT, Transaction,
+        IdempotencyKey, Listed, NewEvent, Read, RequestPart, StoreError, TIMEOUT, Transaction,
         Transactions,
     },
 };
-use queue::{Condition, Group, Queue, Turn, unshared};
+use queue::{Condition, Group, Queue, Turn, copy};
 
 mod queue;
 
@@ -162,6 +163,10 @@ impl Transaction for GroupedChange {
         }
     }
 
+    async fn read_ahead(&mut self, reads: &[Read<'_>]) -> Result<(), StoreError> {
+        self.read(|inner| inner.read_ahead(reads)).await
+    }
+
     async fn grant(
         &mut self,
         tenant_id: &TenantId,
@@ -287,7 +292,7 @@ impl Transaction for GroupedChange {
         group.is_full |= self.is_alone || has_failed;
         drop(turn);
         let commit = commit.await.map_err(|_| StoreError::rolled_back())?;
-        commit.await.map_err(unshared)?;
+        commit.await.map_err(|error| copy(&error))?;
         Ok(last)
     }
 }

@@ -12,9 +12,10 @@ use std::{
 use futures::{StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres,
+    SqlSafeStr,
     error::DatabaseError,
     migrate::MigrateError,
-    postgres::{PgArguments, PgConnectOptions, PgPoolOptions},
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
 };
 use tokio::{
     sync::Semaphore,
@@ -34,7 +35,7 @@ use crate::{
             session::SessionCheck,
             url::connect_options,
         },
-        sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, log_keys, schema},
+        sql::{Backend, Dialect, Results, Row, SqlStore, Statement, arguments, log_keys, schema},
     },
 };
 
@@ -150,6 +151,7 @@ impl Backend for Postgres {
         ),
         each_text: |array| format!("json_array_elements_text({array}::json)"),
         agent_count: "json_array_length(agent_ids::json)",
+        is_remote: true,
     };
 
     fn fetch<T: Row>(
@@ -177,14 +179,12 @@ impl Backend for Postgres {
         })
     }
 
-    fn begin<'c, T: Row>(
-        connection: &'c mut PgConnection,
-        sql: &'static str,
-    ) -> BoxFuture<'c, Result<Option<T>, sqlx::Error>> {
-        Box::pin(async move {
-            let row = sqlx::raw_sql(sql).fetch_all(connection).await?.pop();
-            row.map(|row| T::from_row(&row)).transpose()
-        })
+    fn script(connection: &mut PgConnection, sql: impl SqlSafeStr) -> Results<'_, Self> {
+        sqlx::raw_sql(sql).fetch_many(connection)
+    }
+
+    fn row<T: Row>(row: &PgRow) -> Result<T, sqlx::Error> {
+        T::from_row(row)
     }
 
     fn command<'c>(

@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{future::BoxFuture, stream::BoxStream};
-use sqlx::{Database, Pool};
+use sqlx::{Database, Either, Pool, SqlSafeStr};
 use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
@@ -63,11 +63,12 @@ pub(super) trait Backend: Database {
         statement: Statement,
     ) -> BoxFuture<'_, Result<u64, sqlx::Error>>;
 
-    /// Executes commands without values, and returns the last row.
-    fn begin<'c, T: Row>(
-        connection: &'c mut Self::Connection,
-        sql: &'static str,
-    ) -> BoxFuture<'c, Result<Option<T>, sqlx::Error>>;
+    /// Executes statements without parameters, in one message. Returns the rows of each, and then
+    /// the end of it.
+    fn script(connection: &mut Self::Connection, sql: impl SqlSafeStr) -> Results<'_, Self>;
+
+    /// Converts a row.
+    fn row<T: Row>(row: &Self::Row) -> Result<T, sqlx::Error>;
 
     /// Executes a command without values and rows. The command is sent at the first poll.
     fn command<'c>(
@@ -95,6 +96,12 @@ pub(super) trait Backend: Database {
         if is_transient { StoreError::unavailable(error) } else { StoreError::broken(error) }
     }
 }
+
+/// The rows of several statements, and the end of each.
+pub(super) type Results<'c, DB> = BoxStream<
+    'c,
+    Result<Either<<DB as Database>::QueryResult, <DB as Database>::Row>, sqlx::Error>,
+>;
 
 /// A store in a database.
 pub(super) struct SqlStore<DB: Backend> {
@@ -188,7 +195,7 @@ impl<DB: Backend> SqlStore<DB> {
         with_timeout(async {
             let (mut connection, _) = Connection::begin_at_head(&self.writers).await?;
             for statement in statements {
-                let _notified: Vec<(String,)> = connection.all(statement).await?;
+                connection.execute(statement).await?;
             }
             connection.commit().await?;
             self.verify_files()
@@ -324,7 +331,7 @@ impl<DB: Backend> Log for SqlStore<DB> {
             let masked = keys.mask(state.sum(keys)?, epoch, state.revision);
             let masked = masked.map_err(StoreError::unavailable)?;
             let statement = log::update_epoch(&DB::DIALECT, epoch, token_key, &masked);
-            let _notified: Vec<(String,)> = connection.all(statement).await?;
+            connection.execute(statement).await?;
             connection.commit().await?;
             self.verify_files()
         })

@@ -15,9 +15,11 @@ use futures::{
     stream::BoxStream,
 };
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Executor, Sqlite, SqliteConnection,
+    AssertSqlSafe, ConnectOptions, Connection, Executor, SqlSafeStr, Sqlite, SqliteConnection,
     error::DatabaseError,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    },
 };
 use tokio::sync::Semaphore;
 
@@ -29,7 +31,7 @@ use crate::{
         event_key_file::KeySource,
         migrations::SQLITE,
         notify::LocalNotifier,
-        sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, log_keys, schema},
+        sql::{Backend, Dialect, Results, Row, SqlStore, Statement, arguments, log_keys, schema},
     },
 };
 
@@ -53,6 +55,7 @@ impl Backend for Sqlite {
         notify_membership_lazily: "''",
         each_text: |array| format!("json_each({array})"),
         agent_count: "json_array_length(agent_ids)",
+        is_remote: false,
     };
 
     fn fetch<T: Row>(
@@ -82,14 +85,12 @@ impl Backend for Sqlite {
         })
     }
 
-    fn begin<'c, T: Row>(
-        connection: &'c mut SqliteConnection,
-        sql: &'static str,
-    ) -> BoxFuture<'c, Result<Option<T>, sqlx::Error>> {
-        Box::pin(async move {
-            let row = sqlx::raw_sql(sql).fetch_all(connection).await?.pop();
-            row.map(|row| T::from_row(&row)).transpose()
-        })
+    fn script(connection: &mut SqliteConnection, sql: impl SqlSafeStr) -> Results<'_, Self> {
+        sqlx::raw_sql(sql).fetch_many(connection)
+    }
+
+    fn row<T: Row>(row: &SqliteRow) -> Result<T, sqlx::Error> {
+        T::from_row(row)
     }
 
     fn command<'c>(

@@ -33,7 +33,7 @@ pub struct NewEvent {
 pub struct IdempotencyKey {
     /// The tenant to which the request id is scoped. `None`: the vendor.
     pub tenant_id: Option<TenantId>,
-    /// The id that the caller chose.
+    /// The id that the caller chose, or a random one.
     pub request_id: RequestId,
     /// The SHA-256 of the request's content.
     pub fingerprint: [u8; 32],
@@ -50,6 +50,25 @@ pub struct RequestPart {
     pub first_revision: Revision,
     /// The last event of the transaction.
     pub last_revision: Revision,
+}
+
+/// Something that a change reads.
+#[derive(Debug, Clone, Copy)]
+pub enum Read<'a> {
+    /// [`Transaction::request`].
+    Request(Option<&'a TenantId>, &'a RequestId),
+    /// [`Transaction::grant`].
+    Grant(&'a TenantId, GrantId),
+    /// [`Transaction::live_grants`], all of them.
+    LiveGrants(&'a TenantId),
+    /// [`Transaction::size_of_live_grants`].
+    SizeOfLiveGrants(&'a TenantId),
+    /// [`Transaction::overrides`].
+    Overrides(&'a TenantId),
+    /// [`Transaction::lock`].
+    Lock(LockId),
+    /// The end of the history to which [`Transaction::append`] adds an event.
+    History(Option<&'a TenantId>),
 }
 
 /// One transaction, which has locked the head of the log. Reads see what the transaction has
@@ -81,6 +100,13 @@ pub trait Transaction: Send {
     /// From then on, the appended events count as earlier ones: [`Self::head`] and [`Self::now`]
     /// include them, and [`Self::record_request`] does not. The clock goes on by `elapsed`.
     fn next_change(&mut self, elapsed: Duration);
+
+    /// Reads what the change is about to read, in one round trip if the database is remote. The
+    /// change then calls the methods for these reads as usual.
+    async fn read_ahead(&mut self, reads: &[Read<'_>]) -> Result<(), StoreError> {
+        let _ = reads;
+        Ok(())
+    }
 
     /// One grant of a tenant.
     async fn grant(
@@ -174,7 +200,8 @@ pub trait Transaction: Send {
     /// the grant, lock or overrides that the event is about. Only the end of an existing grant or
     /// lock may change, and an ended grant or lock never changes. Returns the event as written.
     /// After an error, or if the caller drops the future, the transaction can no longer be
-    /// committed.
+    /// committed. The database may reject the event later: at the next read, in [`Self::flush`] or
+    /// in [`Self::commit`].
     ///
     /// [`EventKind::ClockAccepted`] must be the last event of a transaction. The event happens at
     /// [`Transaction::clock`], even if the last event is later. That time becomes the trusted time,
@@ -191,12 +218,20 @@ pub trait Transaction: Send {
     /// are none. Must be the last call before the commit.
     async fn record_request(&mut self, key: &IdempotencyKey, part: u32) -> Result<(), StoreError>;
 
+    /// Writes everything, so that only the commit is left. After an error, the database has
+    /// committed nothing. Only [`Self::commit`] may follow.
+    async fn flush(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Commits, and returns the revision of the last event that this change saw. After a success,
     /// everything that the transaction has read is durable as well, even if nothing was appended. A
     /// read alone does not guarantee that. A primary may crash while a commit waits for a standby.
-    /// After the restart,
-    /// the primary shows the change, and may still lose the change in a failover. A caller that
-    /// confirms an existing state must therefore commit first.
+    /// After the restart, the primary shows the change, and may still lose the change in a
+    /// failover. A caller that confirms an existing state must therefore commit first.
+    ///
+    /// If the database does not confirm the commit, the error is
+    /// [`StoreError::is_outcome_unknown`].
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError>;
 }
 

@@ -5,11 +5,12 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
@@ -36,6 +37,16 @@ pub struct Proxy {
     pub address: SocketAddr,
     network: watch::Sender<Network>,
     bytes: Arc<Bytes>,
+    commit_fault: Arc<Mutex<Option<CommitFault>>>,
+}
+
+/// The end of a connection at a `COMMIT` of PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitFault {
+    /// The `COMMIT` does not reach the server.
+    Lost,
+    /// The server commits, and the response does not reach the client.
+    Unanswered,
 }
 
 /// The current state of the simulated network.
@@ -81,8 +92,20 @@ impl Proxy {
             cuts: 0,
         });
         let bytes = Arc::<Bytes>::default();
-        tokio::spawn(accept(listener, network.subscribe(), Arc::clone(&bytes)));
-        Self { address, network, bytes }
+        let commit_fault = Arc::default();
+        let (receiver, fault) = (network.subscribe(), Arc::clone(&commit_fault));
+        tokio::spawn(accept(listener, receiver, Arc::clone(&bytes), fault));
+        Self { address, network, bytes, commit_fault }
+    }
+
+    /// Ends the connection that sends the next `COMMIT`.
+    pub fn fail_commit(&self, fault: CommitFault) {
+        *self.commit_fault.lock() = Some(fault);
+    }
+
+    /// Whether no fault is left that [`Self::fail_commit`] has set.
+    pub fn has_failed_commit(&self) -> bool {
+        self.commit_fault.lock().is_none()
     }
 
     /// Returns the proxy's URL for gRPC.
@@ -138,17 +161,28 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, network: watch::Receiver<Network>, bytes: Arc<Bytes>) {
+async fn accept(
+    listener: TcpListener,
+    network: watch::Receiver<Network>,
+    bytes: Arc<Bytes>,
+    fault: Arc<Mutex<Option<CommitFault>>>,
+) {
     while let Ok((client, _)) = listener.accept().await {
         if !network.borrow().is_cut {
             client.set_nodelay(true).unwrap();
-            tokio::spawn(forward(client, network.clone(), Arc::clone(&bytes)));
+            let commits = Commits { fault: Arc::clone(&fault), is_unanswered: false.into() };
+            tokio::spawn(forward(client, network.clone(), Arc::clone(&bytes), commits));
         }
     }
 }
 
 /// Forwards one connection until it ends or is cut.
-async fn forward(client: TcpStream, network: watch::Receiver<Network>, bytes: Arc<Bytes>) {
+async fn forward(
+    client: TcpStream,
+    network: watch::Receiver<Network>,
+    bytes: Arc<Bytes>,
+    commits: Commits,
+) {
     let cuts = network.borrow().cuts;
     let mut cut = network.clone();
     let forwarding = async {
@@ -161,16 +195,44 @@ async fn forward(client: TcpStream, network: watch::Receiver<Network>, bytes: Ar
                 server.set_nodelay(true).unwrap();
                 let (from_server, to_server) = server.into_split();
                 tokio::join!(
-                    pump(from_client, to_server, &network, Direction::ToServer, &bytes.to_server),
-                    pump(from_server, to_client, &network, Direction::ToClient, &bytes.to_client),
+                    pump(
+                        from_client,
+                        to_server,
+                        &network,
+                        Direction::ToServer,
+                        &bytes.to_server,
+                        &commits
+                    ),
+                    pump(
+                        from_server,
+                        to_client,
+                        &network,
+                        Direction::ToClient,
+                        &bytes.to_client,
+                        &commits
+                    ),
                 );
             }
             Target::Unix(path) => {
                 let Ok(server) = UnixStream::connect(path).await else { return };
                 let (from_server, to_server) = server.into_split();
                 tokio::join!(
-                    pump(from_client, to_server, &network, Direction::ToServer, &bytes.to_server),
-                    pump(from_server, to_client, &network, Direction::ToClient, &bytes.to_client),
+                    pump(
+                        from_client,
+                        to_server,
+                        &network,
+                        Direction::ToServer,
+                        &bytes.to_server,
+                        &commits
+                    ),
+                    pump(
+                        from_server,
+                        to_client,
+                        &network,
+                        Direction::ToClient,
+                        &bytes.to_client,
+                        &commits
+                    ),
                 );
             }
         }
@@ -181,12 +243,33 @@ async fn forward(client: TcpStream, network: watch::Receiver<Network>, bytes: Ar
     }
 }
 
+/// The commits on one connection.
+struct Commits {
+    fault: Arc<Mutex<Option<CommitFault>>>,
+    /// Whether the response to a `COMMIT` is awaited, and must not reach the client.
+    is_unanswered: AtomicBool,
+}
+
+impl Commits {
+    /// Whether the connection ends with this chunk.
+    fn end(&self, chunk: &[u8], direction: Direction) -> bool {
+        if matches!(direction, Direction::ToClient) {
+            return self.is_unanswered.load(Ordering::SeqCst);
+        }
+        let is_commit = chunk.windows(7).any(|window| window == b"COMMIT\0");
+        let fault = if is_commit { self.fault.lock().take() } else { None };
+        self.is_unanswered.fetch_or(fault == Some(CommitFault::Unanswered), Ordering::SeqCst);
+        fault == Some(CommitFault::Lost)
+    }
+}
+
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     network: &watch::Receiver<Network>,
     direction: Direction,
     bytes: &AtomicU64,
+    commits: &Commits,
 ) {
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -198,7 +281,8 @@ async fn pump(
         // While a direction is blocked, the peer does not see that the connection has closed
         // either.
         open(network, direction).await;
-        if length == 0 || to.write_all(&chunk[..length]).await.is_err() {
+        let is_end = length == 0 || commits.end(&chunk[..length], direction);
+        if is_end || to.write_all(&chunk[..length]).await.is_err() {
             let _ = to.shutdown().await;
             return;
         }

@@ -28,8 +28,10 @@ mod poolers;
 mod reads;
 mod removed_events;
 mod restores;
+mod round_trips;
 mod samples;
 mod tls;
+mod unconfirmed;
 mod verification;
 
 use crate::common::{authority, later, postgres, proxy};
@@ -160,6 +162,8 @@ macro_rules! durable {
                 an_extension_from_an_older_end_denies_everything_in_its_tenant,
                 all_grants_are_revoked_although_rows_of_ended_grants_look_live,
                 an_extension_of_a_grant_with_a_forged_row_makes_the_grant_live;
+            groups:
+                changes_succeed_although_another_change_of_their_group_fails;
             hidden_rows:
                 a_hidden_row_is_noticed_before_the_clock_is_accepted;
         }

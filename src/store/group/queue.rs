@@ -149,8 +149,16 @@ impl Group {
         if self.changes.is_empty() {
             return;
         }
-        let commit = self.transaction.commit();
-        let commit = async move { commit.await.map(drop).map_err(Arc::new) }.boxed().shared();
+        let (mut transaction, is_alone) = (self.transaction, self.changes.len() == 1);
+        let commit = async move {
+            match transaction.flush().await {
+                Ok(()) => transaction.commit().await.map(drop).map_err(Arc::new),
+                Err(error) if is_alone => Err(Arc::new(error)),
+                // Any of the changes may have caused the failure.
+                Err(_) => Err(Arc::new(StoreError::rolled_back())),
+            }
+        };
+        let commit = commit.boxed().shared();
         for change in self.changes {
             // A change whose caller was cancelled is committed, too.
             let _ = change.send(commit.clone());
@@ -159,12 +167,16 @@ impl Group {
 }
 
 /// The error of a commit, for one of the changes.
-pub(super) fn unshared(error: Arc<StoreError>) -> StoreError {
-    Arc::try_unwrap(error).unwrap_or_else(|shared| match shared.as_ref() {
+pub(super) fn copy(error: &StoreError) -> StoreError {
+    match error {
         StoreError::Unavailable(source) => match source.downcast_ref::<FileLost>() {
             Some(lost) => StoreError::unavailable(lost.clone()),
+            None if error.is_rolled_back() => StoreError::rolled_back(),
+            None if error.is_outcome_unknown() => {
+                StoreError::unavailable(source.to_string()).of_commit()
+            }
             None => StoreError::unavailable(source.to_string()),
         },
         StoreError::Broken(source) => StoreError::broken(source.to_string()),
-    })
+    }
 }

@@ -1,9 +1,9 @@
 //! Pooled connections. A connection never returns to the pool in an unknown state.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{fmt, io::ErrorKind, mem, time::Duration};
 
 use futures::{FutureExt, TryStreamExt};
-use sqlx::{Pool, pool::PoolConnection};
+use sqlx::{AssertSqlSafe, Either, Pool, SqlSafeStr, pool::PoolConnection};
 use tokio::{
     task::yield_now,
     time::{Instant, timeout},
@@ -14,7 +14,11 @@ use crate::{
     store::{
         StoreError,
         query::PageItems,
-        sql::{Backend, Row, Statement, only, rows::LockedHeadRow},
+        sql::{
+            Backend, Row, Statement, only,
+            rows::LockedHeadRow,
+            statements::joined::{joined, script},
+        },
     },
 };
 
@@ -41,6 +45,10 @@ const ROW_BUSY_MAX: Duration = Duration::from_millis(1);
 /// the transaction. The drop sends a `ROLLBACK` and does not wait. Both drivers send a statement at
 /// the first poll. Both databases process the `ROLLBACK` before the next statement. With
 /// PostgreSQL, the pool also waits for a ping before the next use.
+///
+/// Each message to a remote database takes a round trip. A transaction therefore announces what it
+/// will read ([`Self::read_ahead`]), and one message reads all of that. Writes wait until the
+/// transaction next reads or commits ([`Self::defer`]), and one statement then makes all of them.
 #[derive(Debug)]
 pub(in crate::store) struct Connection<DB: Backend> {
     /// `None` only after the drop.
@@ -48,13 +56,31 @@ pub(in crate::store) struct Connection<DB: Backend> {
     /// Whether the last statement completed without an error.
     is_sound: bool,
     in_transaction: bool,
+    ahead: Ahead<DB>,
+    /// Writes that were not sent yet. They concern different tables.
+    deferred: Vec<Statement>,
+}
+
+/// The rows of statements that were read ahead. Nothing was written since.
+struct Ahead<DB: Backend>(Vec<(Statement, Vec<DB::Row>)>);
+
+impl<DB: Backend> fmt::Debug for Ahead<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(statement, _)| &statement.sql)).finish()
+    }
 }
 
 impl<DB: Backend> Connection<DB> {
     /// Takes a connection for single statements.
     pub(super) async fn take(pool: &Pool<DB>) -> Result<Self, StoreError> {
         let connection = pool.acquire().await.map_err(DB::store_error)?;
-        Ok(Self { pooled: Some(connection), is_sound: true, in_transaction: false })
+        Ok(Self {
+            pooled: Some(connection),
+            is_sound: true,
+            in_transaction: false,
+            ahead: Ahead(Vec::new()),
+            deferred: Vec::new(),
+        })
     }
 
     /// Takes a connection, and begins a transaction with the command `begin`.
@@ -71,14 +97,76 @@ impl<DB: Backend> Connection<DB> {
         pool: &Pool<DB>,
     ) -> Result<(Self, LockedHeadRow), StoreError> {
         let mut taken = Self::take(pool).await?;
-        let head = DB::begin(taken.inner()?, DB::DIALECT.begin_at_head).await;
-        let head = only(head.map_err(DB::store_error)?)?;
         taken.in_transaction = true;
-        taken.is_sound = true;
+        let mut rows = taken.script(DB::DIALECT.begin_at_head).await?.into_iter().flatten();
+        let head = DB::row(&only(rows.next_back())?).map_err(DB::store_error)?;
         Ok((taken, head))
     }
 
+    /// Executes statements without parameters in one message, and returns the rows of each.
+    async fn script(&mut self, sql: impl SqlSafeStr) -> Result<Vec<Vec<DB::Row>>, StoreError> {
+        let mut results = DB::script(self.inner()?, sql);
+        let (mut done, mut rows) = (Vec::new(), Vec::new());
+        while let Some(result) = results.try_next().await.map_err(DB::store_error)? {
+            match result {
+                Either::Left(_) => done.push(mem::take(&mut rows)),
+                Either::Right(row) => rows.push(row),
+            }
+        }
+        drop(results);
+        self.is_sound = true;
+        Ok(done)
+    }
+
+    /// Reads what the statements select, if the database is remote. Until the next write, the same
+    /// statements take no round trip.
+    ///
+    /// In a transaction of a change, the head is locked already. The lock and the reads must not be
+    /// one statement: its snapshot would be from before the wait for the lock. With `READ
+    /// COMMITTED`, each statement of the message has a snapshot of its own, which is later.
+    pub(super) async fn read_ahead(
+        &mut self,
+        statements: Vec<Statement>,
+    ) -> Result<(), StoreError> {
+        if !DB::DIALECT.is_remote {
+            return Ok(());
+        }
+        self.flush().await?;
+        let rows = self.script(AssertSqlSafe(script(&statements))).await?;
+        self.ahead = Ahead(statements.into_iter().zip(rows).collect());
+        Ok(())
+    }
+
+    /// Executes a statement before the next one that reads, or before the commit. The caller does
+    /// not defer two statements that write the same table.
+    pub(super) fn defer(&mut self, statement: Statement) {
+        self.ahead.0.clear();
+        self.deferred.push(statement);
+    }
+
+    /// Executes the deferred statements.
+    pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
+        let mut statements = mem::take(&mut self.deferred);
+        if statements.is_empty() {
+            return Ok(());
+        }
+        if DB::DIALECT.is_remote {
+            statements = Vec::from_iter(joined(statements));
+        }
+        // The connection is unsound until all statements are complete.
+        let connection = self.inner()?;
+        for statement in statements {
+            DB::execute(connection, statement).await.map_err(DB::store_error)?;
+        }
+        self.is_sound = true;
+        Ok(())
+    }
+
     pub(super) async fn all<T: Row>(&mut self, statement: Statement) -> Result<Vec<T>, StoreError> {
+        if let Some((_, rows)) = self.ahead.0.iter().find(|(ahead, _)| *ahead == statement) {
+            return rows.iter().map(DB::row).collect::<Result<_, _>>().map_err(DB::store_error);
+        }
+        self.flush().await?;
         let rows = DB::fetch(self.inner()?, statement);
         let rows = rows.try_collect().await.map_err(DB::store_error)?;
         self.is_sound = true;
@@ -99,6 +187,7 @@ impl<DB: Backend> Connection<DB> {
         statement: Statement,
         visit: &mut (dyn FnMut(T) -> Result<(), StoreError> + Send),
     ) -> Result<(), StoreError> {
+        self.flush().await?;
         let mut rows = DB::fetch(self.inner()?, statement);
         loop {
             let row = timeout(ROW_TIMEOUT, rows.try_next()).await;
@@ -145,6 +234,8 @@ impl<DB: Backend> Connection<DB> {
 
     /// Returns the number of written rows.
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<u64, StoreError> {
+        self.flush().await?;
+        self.ahead.0.clear();
         let count = DB::execute(self.inner()?, statement).await.map_err(DB::store_error)?;
         self.is_sound = true;
         Ok(count)
@@ -168,6 +259,7 @@ impl<DB: Backend> Connection<DB> {
     }
 
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+        self.flush().await?;
         DB::command(self.inner()?, "COMMIT").await.map_err(DB::store_error)?;
         self.in_transaction = false;
         self.is_sound = true;

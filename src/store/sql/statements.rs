@@ -7,6 +7,7 @@ use crate::domain::{Epoch, GrantId, LockId, NodeId, TenantId, Time};
 pub(in crate::store) mod differences;
 pub(in crate::store) mod grants;
 pub(in crate::store) mod history;
+pub(in crate::store) mod joined;
 pub(in crate::store) mod lists;
 pub(in crate::store) mod locks;
 pub(in crate::store) mod log;
@@ -15,14 +16,14 @@ pub(in crate::store) mod members;
 mod plans;
 
 /// A statement, and the values of the parameters `$1`, `$2` and so on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) struct Statement {
     pub(in crate::store) sql: Cow<'static, str>,
     pub(in crate::store) values: Vec<Value>,
 }
 
 /// The value of a parameter.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) enum Value {
     Int(i64),
     MaybeInt(Option<i64>),
@@ -59,6 +60,9 @@ pub(in crate::store) struct Dialect {
     pub(in crate::store) each_text: fn(&str) -> String,
     /// The number of texts in the JSON array `agent_ids`.
     pub(in crate::store) agent_count: &'static str,
+    /// Whether each message to the database takes a round trip, so that a message contains as many
+    /// statements as possible.
+    pub(in crate::store) is_remote: bool,
 }
 
 /// The columns of an event.

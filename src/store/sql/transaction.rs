@@ -12,7 +12,7 @@ use crate::{
         authenticity::StateSum, chain::Link,
     },
     store::{
-        IdempotencyKey, Listed, NewEvent, Notification, RequestPart, StoreError, Transaction,
+        IdempotencyKey, Listed, NewEvent, Notification, Read, RequestPart, StoreError, Transaction,
         database_files::DatabaseFiles,
         notify::Notifier,
         sql::{
@@ -57,6 +57,8 @@ pub(super) struct SqlTransaction<DB: Backend> {
     revision: Revision,
     /// The ends of the chains that the transaction has appended to.
     links: HashMap<Option<TenantId>, Link>,
+    /// Whether the update of the head was sent.
+    is_head_updated: bool,
     /// False while a write is incomplete. A part of an event must never be committed, even if the
     /// caller was cancelled or ignored an error.
     is_whole: bool,
@@ -98,6 +100,7 @@ impl<DB: Backend> SqlTransaction<DB> {
             begin_revision: revision,
             revision,
             links: HashMap::new(),
+            is_head_updated: false,
             is_whole: true,
         })
     }
@@ -120,6 +123,47 @@ impl<DB: Backend> SqlTransaction<DB> {
     async fn read_count(&mut self, statement: Statement) -> Result<usize, StoreError> {
         let count: Option<(i64,)> = with_timeout(self.connection.first(statement)).await?;
         Ok(count.and_then(|(count,)| usize::try_from(count).ok()).unwrap_or_default())
+    }
+
+    /// The statements that a read executes.
+    fn statements(read: Read<'_>) -> Vec<Statement> {
+        match read {
+            Read::Request(tenant_id, request_id) => vec![log::request(tenant_id, request_id)],
+            Read::Grant(tenant_id, grant_id) => vec![
+                log::last_grant_event(tenant_id, grant_id),
+                grants::select(tenant_id, grant_id),
+            ],
+            Read::LiveGrants(tenant_id) => vec![
+                grants::live(tenant_id, None, usize::MAX),
+                grants::live_events(tenant_id, None, usize::MAX),
+            ],
+            Read::SizeOfLiveGrants(tenant_id) => {
+                vec![grants::size_of_live(&DB::DIALECT, tenant_id)]
+            }
+            Read::Overrides(tenant_id) => vec![lists::last_policy_event(tenant_id.as_str())],
+            Read::Lock(lock_id) => vec![log::last_lock_event(lock_id), locks::select(lock_id)],
+            Read::History(tenant_id) => vec![log::last_event(owner(tenant_id))],
+        }
+    }
+
+    /// Writes the head, which then includes the appended events.
+    async fn update_head(&mut self) -> Result<(), StoreError> {
+        let Some(last) = self.last.filter(|_| self.revision > self.locked_revision) else {
+            return Ok(());
+        };
+        let epoch = self.new_epoch.map_or(self.epoch, |(epoch, _)| epoch);
+        let masked = self.reader.keys().mask(self.sum, epoch, self.revision);
+        let masked = masked.map_err(StoreError::unavailable)?;
+        let (dialect, revision) = (&DB::DIALECT, self.revision);
+        let Some(new_epoch) = self.new_epoch else {
+            self.connection.defer(log::update_head(dialect, revision, last, &masked));
+            return self.connection.flush().await;
+        };
+        // The triggers of both tables read the event that accepts the clock.
+        let update = log::update_head_and_epoch(dialect, revision, last, &masked, new_epoch);
+        self.connection.execute(update).await?;
+        self.connection.execute(members::accept_time(last, revision)).await?;
+        Ok(())
     }
 
     fn check_whole(&self) -> Result<(), StoreError> {
@@ -162,6 +206,11 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         self.clock += elapsed;
         self.begin_revision = self.revision;
         self.set_now(self.clock);
+    }
+
+    async fn read_ahead(&mut self, reads: &[Read<'_>]) -> Result<(), StoreError> {
+        let statements = reads.iter().copied().flat_map(Self::statements).collect();
+        with_timeout(self.connection.read_ahead(statements)).await
     }
 
     async fn grant(
@@ -303,47 +352,30 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         if self.revision == self.begin_revision {
             return Ok(());
         }
-        self.is_whole = false;
         let (first, last) = (self.begin_revision + 1, self.revision);
         let statement = log::insert_request(key, part, first, last);
-        with_timeout(self.connection.execute(statement)).await?;
-        self.is_whole = true;
+        self.connection.defer(statement);
         Ok(())
     }
 
-    async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
+    async fn flush(&mut self) -> Result<(), StoreError> {
         self.check_whole()?;
-        let last = self.last.filter(|_| self.revision > self.locked_revision);
-        let epoch = self.new_epoch.map_or(self.epoch, |(epoch, _)| epoch);
-        let masked = self.reader.keys().mask(self.sum, epoch, self.revision);
-        let masked = masked.map_err(StoreError::unavailable)?;
-        let Self { mut connection, notifier, files, revision, new_epoch, .. } = *self;
-        with_timeout(async move {
-            match (last, new_epoch) {
-                (Some(last), Some(new_epoch)) => {
-                    let update = log::update_head_and_epoch(
-                        &DB::DIALECT,
-                        revision,
-                        last,
-                        &masked,
-                        new_epoch,
-                    );
-                    let _notified: Vec<(String,)> = connection.all(update).await?;
-                    connection.execute(members::accept_time(last, revision)).await?;
-                }
-                (Some(last), None) => {
-                    let update = log::update_head(&DB::DIALECT, revision, last, &masked);
-                    let _notified: Vec<(String,)> = connection.all(update).await?;
-                }
-                (None, _) => {}
-            }
-            // The lock on the head is a write: PostgreSQL waits for its standbys even if the
-            // transaction wrote nothing else.
-            connection.commit().await
-        })
-        .await?;
+        if !self.is_head_updated {
+            self.is_whole = false;
+            with_timeout(self.update_head()).await?;
+            (self.is_whole, self.is_head_updated) = (true, true);
+        }
+        Ok(())
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<Revision, StoreError> {
+        self.flush().await?;
+        let Self { connection, notifier, files, revision, locked_revision, .. } = *self;
+        // The lock on the head is a write: PostgreSQL waits for its standbys even if the
+        // transaction wrote nothing else.
+        with_timeout(connection.commit()).await.map_err(StoreError::of_commit)?;
         files.map_or(Ok(()), |files| files.acknowledge(revision))?;
-        if last.is_some() {
+        if revision > locked_revision {
             notifier.notify(Notification::Log);
         }
         Ok(revision)

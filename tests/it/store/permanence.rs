@@ -177,7 +177,9 @@ fn event_attacks() -> Vec<String> {
              FROM events WHERE revision = 1"
         )
     };
-    vec![copy("99", "9"), copy("(SELECT max(revision) + 1 FROM events)", "99"), copy("0", "9")]
+    let next_revision = "(SELECT max(revision) + 1 FROM events)";
+    let next_sequence = "(SELECT max(sequence) + 1 FROM events WHERE tenant_id = 'acme')";
+    vec![copy("99", next_sequence), copy(next_revision, "99")]
 }
 
 fn update(table: &str, set: &str, rows: &str) -> String {

@@ -197,11 +197,13 @@ pub(in crate::store) fn end_all(tenant_id: &TenantId, ended: &[&Grant]) -> State
     Statement::with(sql, values)
 }
 
-/// Stores an ended grant, if it is the latest of its tenant and group.
+/// Stores an ended grant, if it is the latest of its tenant and group. Without a row of the grant,
+/// a foreign key would reject the row, so that none is stored.
 pub(in crate::store) fn upsert_latest_ended(grant: &Grant, end_time: Time) -> Statement {
     let sql = "INSERT INTO latest_ended_grants AS l \
                (tenant_id, group_id, end_time, access_level, grant_id, create_sequence) \
-               VALUES ($1, $2, $3, $4, $5, $6) \
+               SELECT $1, $2, $3, $4, $5, $6 WHERE EXISTS \
+               (SELECT 1 FROM grants WHERE tenant_id = $1 AND create_sequence = $6) \
                ON CONFLICT (tenant_id, group_id) DO UPDATE SET end_time = excluded.end_time, \
                access_level = excluded.access_level, grant_id = excluded.grant_id, \
                create_sequence = excluded.create_sequence \

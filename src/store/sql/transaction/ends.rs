@@ -75,7 +75,7 @@ impl<DB: Backend> SqlTransaction<DB> {
             let is_written = written.contains(&grant.create_sequence);
             report_unless_equal(is_written, tenant_id.as_str(), "grant", grant.id());
         }
-        self.update_latest_ended(tenant_id, &ended, &written).await?;
+        self.update_latest_ended(tenant_id, &ended).await?;
         Ok(stamped)
     }
 
@@ -104,7 +104,6 @@ impl<DB: Backend> SqlTransaction<DB> {
         &mut self,
         tenant_id: &TenantId,
         ended: &[&Grant],
-        written: &BTreeSet<Sequence>,
     ) -> Result<(), StoreError> {
         let mut latest: HashMap<&GroupId, &Grant> = HashMap::new();
         for grant in ended {
@@ -123,19 +122,7 @@ impl<DB: Backend> SqlTransaction<DB> {
             before_by_group.extend(terms.map(|terms| (terms.group_id.clone(), terms)));
         }
         for (group_id, grant) in latest {
-            let before = before_by_group.get(group_id);
-            if before.is_some_and(|before| before.end_rank() >= grant.terms.end_rank()) {
-                continue;
-            }
-            if let Some(before) = before {
-                self.remove(grant_row(tenant_id, before, Retained::LastEnded));
-            }
-            self.add(grant_row(tenant_id, &grant.terms, Retained::LastEnded));
-            // Without the row, a foreign key rejects the statement.
-            if written.contains(&grant.create_sequence)
-                && let Some(end_time) = grant.terms.end_time()
-            {
-                let upsert = grants::upsert_latest_ended(grant, end_time);
+            if let Some(upsert) = self.replace_latest_ended(grant, before_by_group.get(group_id)) {
                 with_timeout(self.connection.execute(upsert)).await?;
             }
         }

@@ -196,24 +196,28 @@ impl<DB: Backend> SqlTransaction<DB> {
             self.now = self.clock;
             self.new_epoch = Some(new_epoch());
         }
+        // An earlier event of the transaction writes the same tables.
+        self.connection.flush().await?;
         self.remove_before(&new).await?;
         let stamped = self.stamp(new).await?;
-        self.connection.execute(log::insert_event(&stamped, self.reader.keys())).await?;
+        let latest = self.latest_before(&stamped.event.kind).await?;
+        self.connection.defer(log::insert_event(&stamped, self.reader.keys()));
         let (kind, revision) = (&stamped.event.kind, stamped.event.revision);
         match kind {
-            EventKind::Granted { grant } => self.insert_grant(grant, revision).await?,
-            EventKind::Extended { grant, .. }
-            | EventKind::Revoked { grant }
-            | EventKind::Expired { grant } => {
-                self.update_grant(grant, kind.is_end()).await?;
+            EventKind::Granted { grant } => self.insert_grant(grant, revision)?,
+            EventKind::Extended { grant, .. } => {
+                self.connection.defer(grants::update(grant, false));
+                self.add(grant_row(&grant.tenant_id, &grant.terms, Retained::Live));
+            }
+            EventKind::Revoked { grant } | EventKind::Expired { grant } => {
+                self.end_grant(grant, latest.as_ref());
             }
             EventKind::Locked { lock } => {
-                self.connection.execute(locks::insert(lock, revision)).await?;
+                self.connection.defer(locks::insert(lock, revision));
                 self.add(StateRow::Lock(&lock.terms));
             }
             EventKind::Unlocked { lock } | EventKind::LockExpired { lock } => {
-                let is_written = self.connection.execute(locks::end(lock)).await? == 1;
-                report_unless_equal(is_written, owner(lock.tenant_id()), "lock", lock.id());
+                self.connection.defer(locks::end(lock));
             }
             EventKind::PolicyUpdated { .. } => {
                 let (tenant_id, hash) = (owner(stamped.event.tenant_id.as_ref()), stamped.hash.0);
@@ -276,37 +280,45 @@ impl<DB: Backend> SqlTransaction<DB> {
         self.sum = self.sum.minus(self.reader.keys().hash(row));
     }
 
-    async fn insert_grant(&mut self, grant: &Grant, revision: Revision) -> Result<(), StoreError> {
-        self.connection.execute(grants::insert(grant, revision)?).await?;
+    /// The latest ended grant of the group of a grant that the event ends.
+    async fn latest_before(&mut self, kind: &EventKind) -> Result<Option<GrantTerms>, StoreError> {
+        let Some(grant) = kind.grant().filter(|_| kind.is_end()) else { return Ok(None) };
+        let statement = log::latest_ended_event(&grant.tenant_id, &grant.terms.group_id);
+        let last = self.read_event(statement).await?;
+        Ok(last.and_then(|last| last.kind.grant().map(|latest| latest.terms.clone())))
+    }
+
+    fn insert_grant(&mut self, grant: &Grant, revision: Revision) -> Result<(), StoreError> {
+        self.connection.defer(grants::insert(grant, revision)?);
         if !grant.terms.agent_ids.is_empty() {
-            self.connection.execute(grants::insert_agents(&DB::DIALECT, grant)?).await?;
+            self.connection.defer(grants::insert_agents(&DB::DIALECT, grant)?);
         }
         self.add(grant_row(&grant.tenant_id, &grant.terms, Retained::Live));
         Ok(())
     }
 
-    async fn update_grant(&mut self, grant: &Grant, is_ended: bool) -> Result<(), StoreError> {
-        let is_written = self.connection.execute(grants::update(grant, is_ended)).await? == 1;
-        report_unless_equal(is_written, grant.tenant_id.as_str(), "grant", grant.id());
-        let (tenant_id, terms) = (&grant.tenant_id, &grant.terms);
-        if !is_ended {
-            self.add(grant_row(tenant_id, terms, Retained::Live));
-            return Ok(());
+    fn end_grant(&mut self, grant: &Grant, latest: Option<&GrantTerms>) {
+        self.connection.defer(grants::update(grant, true));
+        if let Some(upsert) = self.replace_latest_ended(grant, latest) {
+            self.connection.defer(upsert);
         }
-        let statement = log::latest_ended_event(tenant_id, &terms.group_id);
-        let last = self.read_event(statement).await?;
-        let latest = last.as_ref().and_then(|last| last.kind.grant()).map(|latest| &latest.terms);
+    }
+
+    /// Replaces the latest ended grant of a group in the sum, if `ended` is later than `latest`.
+    /// Returns the statement that replaces the row.
+    pub(super) fn replace_latest_ended(
+        &mut self,
+        ended: &Grant,
+        latest: Option<&GrantTerms>,
+    ) -> Option<Statement> {
+        let (tenant_id, terms) = (&ended.tenant_id, &ended.terms);
         if latest.is_some_and(|latest| latest.end_rank() >= terms.end_rank()) {
-            return Ok(());
+            return None;
         }
         if let Some(latest) = latest {
             self.remove(grant_row(tenant_id, latest, Retained::LastEnded));
         }
         self.add(grant_row(tenant_id, terms, Retained::LastEnded));
-        // Without the row, a foreign key rejects the statement.
-        if is_written && let Some(end_time) = terms.end_time() {
-            self.connection.execute(grants::upsert_latest_ended(grant, end_time)).await?;
-        }
-        Ok(())
+        terms.end_time().map(|end_time| grants::upsert_latest_ended(ended, end_time))
     }
 }
