@@ -1,9 +1,18 @@
-//! Serving: gRPC, and the HTTP endpoint for metrics and health.
+//! Serving: gRPC, the web listener, and the HTTP endpoint for metrics and health.
 
-use std::{num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU32,
+    pin::pin,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
-use http::Request;
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    server::conn::http2,
+    service::{Service as HttpService, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -13,6 +22,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::{debug, error};
 
@@ -20,6 +30,7 @@ use crate::{
     api::{
         calls::{Calls, ConnectionCalls},
         detached::Detached,
+        format::Format,
         grpc::{
             MESSAGE_LENGTH_MAX,
             access::Access,
@@ -30,6 +41,7 @@ use crate::{
         },
         health::Health,
         limit::{CallerLimits, Limits},
+        message::BoxError,
         metrics::Metrics,
         proto::{
             self,
@@ -39,6 +51,7 @@ use crate::{
                 support_access_admin_server::SupportAccessAdminServer,
             },
         },
+        web::Web,
     },
     node::CheckNode,
     server::{
@@ -46,7 +59,7 @@ use crate::{
         connection::Connection,
         connections::ConnectionLimiter,
         identity::Identity,
-        listeners::Listener,
+        listeners::{Listener, Protocol},
         memory::{Budget, WINDOW_MIN},
         tasks::Tasks,
         workers::Workers,
@@ -63,10 +76,12 @@ pub(super) const METRICS_CONNECTIONS_PER_NETWORK_MAX: usize = 64;
 const METADATA_LENGTH_MAX: u32 = 16 * 1_024;
 /// Maximum size of the head of an HTTP/1 request, in bytes.
 const HTTP_HEAD_LENGTH_MAX: usize = 16 * 1_024;
-/// Timeout of the head of an HTTP/1 request.
+/// Timeout of the head of an HTTP/1 request to the metrics endpoint.
 const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same at the web listener, where a connection may wait for the next request as long.
+const WEB_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The components behind gRPC.
+/// The components behind the calls.
 #[derive(Debug)]
 pub(super) struct Services {
     pub(super) node: Arc<CheckNode>,
@@ -79,10 +94,14 @@ pub(super) struct Services {
     pub(super) identity: Identity,
 }
 
-/// The gRPC server. Its listeners share the limits.
+/// The server of all callers. Its listeners share the limits.
 #[derive(Debug)]
-pub(super) struct GrpcServer {
+pub(super) struct CallServer {
     http2: http2::Builder<TokioExecutor>,
+    /// HTTP/1.1 and HTTP/2.
+    http: Builder<TokioExecutor>,
+    /// Prepared for the first connection.
+    web: LazyLock<Web>,
     calls: Arc<Calls<Tasks>>,
     identity: Identity,
     connections: ConnectionLimiter,
@@ -91,9 +110,9 @@ pub(super) struct GrpcServer {
     tasks: Tasks,
 }
 
-// === impl GrpcServer ===
+// === impl CallServer ===
 
-impl GrpcServer {
+impl CallServer {
     /// A server of all services, whose connections are `tasks` of the workers. Changes run as
     /// `calls`.
     pub(super) fn new(
@@ -141,6 +160,19 @@ impl GrpcServer {
             .max_header_list_size(METADATA_LENGTH_MAX)
             .keep_alive_interval(Some(limits.keepalive_interval.0))
             .keep_alive_timeout(limits.keepalive_timeout.0);
+        let mut http = Builder::new(TokioExecutor::new());
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(WEB_IDLE_TIMEOUT)
+            .max_buf_size(HTTP_HEAD_LENGTH_MAX);
+        http.http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.calls_per_connection)
+            .initial_stream_window_size(WINDOW_MIN)
+            .initial_connection_window_size(budget.window)
+            .max_header_list_size(METADATA_LENGTH_MAX)
+            .keep_alive_interval(Some(limits.keepalive_interval.0))
+            .keep_alive_timeout(limits.keepalive_timeout.0);
         let limits = Limits::new(CallerLimits {
             calls: limits.calls_per_caller,
             calls_in_all: budget.calls,
@@ -161,6 +193,8 @@ impl GrpcServer {
         };
         Self {
             http2,
+            http,
+            web: LazyLock::new(Web::new),
             calls: Arc::new(calls),
             identity: identity.clone(),
             connections,
@@ -170,32 +204,36 @@ impl GrpcServer {
     }
 
     /// Accepts connections until the tasks are stopped.
-    pub(super) async fn serve(self: Arc<Self>, listener: Listener) {
+    pub(super) async fn serve(self: Arc<Self>, listener: Listener, protocol: Protocol) {
         match (listener, &self.identity.tls) {
             (Listener::Tcp(tcp), Some(tls)) => {
-                let listener = TlsListener { tcp, tls: Arc::clone(tls) };
-                self.accept(listener).await;
+                let listener = TlsListener { tcp, tls: Arc::clone(tls), protocol };
+                self.accept(listener, protocol).await;
             }
-            (Listener::Tcp(listener), None) => self.accept(listener).await,
+            (Listener::Tcp(listener), None) => self.accept(listener, protocol).await,
             (Listener::Unix(socket), _) => {
                 let authenticator = Arc::clone(&self.identity.authenticator);
-                self.accept(LocalListener { socket, authenticator }).await;
+                self.accept(LocalListener { socket, authenticator, protocol }, protocol).await;
             }
         }
     }
 
     /// Gives each connection to a worker.
-    async fn accept<A: Accept>(self: Arc<Self>, acceptor: A) {
+    async fn accept<A: Accept>(self: Arc<Self>, acceptor: A, protocol: Protocol) {
         let stop = self.tasks.stop_token();
         loop {
             let next = stop.run_until_cancelled(self.connections.next(&acceptor));
             let Some(Some((socket, admission))) = next.await else { return };
             let (server, placement) = (Arc::clone(&self), self.workers.place());
             let runtime = placement.runtime().clone();
-            self.tasks.spawn_on(&runtime, "gRPC connection", async move {
+            self.tasks.spawn_on(&runtime, "connection", async move {
                 let _placement = placement;
-                if let Some(connection) = server.connections.open(socket, admission).await {
-                    server.serve_connection(connection).await;
+                let Some(connection) = server.connections.open(socket, admission).await else {
+                    return;
+                };
+                match protocol {
+                    Protocol::Grpc => server.serve_grpc(connection).await,
+                    Protocol::Web => server.serve_web(connection).await,
                 }
             });
         }
@@ -203,7 +241,7 @@ impl GrpcServer {
 
     /// Serves until the connection has ended. Once the tasks are stopped, calls in progress are
     /// completed.
-    async fn serve_connection<IO>(&self, connection: Connection<IO>)
+    async fn serve_grpc<IO>(&self, connection: Connection<IO>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -212,7 +250,7 @@ impl GrpcServer {
         let calls = Arc::new(calls);
         // Boxed once. Otherwise hyper and the runtime copy the future about ten times.
         let service = service_fn(move |request: Request<Incoming>| {
-            Box::pin(Arc::clone(&calls).serve(request))
+            Box::pin(Arc::clone(&calls).serve(request, Format::Grpc))
         });
         let mut serving = pin!(self.http2.serve_connection(TokioIo::new(connection), service));
         let mut ended = stop.run_until_cancelled(serving.as_mut()).await;
@@ -224,6 +262,52 @@ impl GrpcServer {
             debug!(%error, "a connection has failed");
         }
     }
+
+    /// As [`Self::serve_grpc`], for HTTP/1.1 and HTTP/2.
+    async fn serve_web<IO>(self: Arc<Self>, connection: Connection<IO>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let calls = ConnectionCalls::new(Arc::clone(&self.calls), connection.info());
+        let (calls, server) = (Arc::new(calls), Arc::clone(&self));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (calls, server) = (Arc::clone(&calls), Arc::clone(&server));
+            Box::pin(async move { server.web.serve(calls, request).await })
+        });
+        serve_http_connection(&self.http, connection, service, self.tasks.stop_token()).await;
+    }
+}
+
+/// Serves until the connection has ended. Once `stop` is cancelled, requests in progress are
+/// completed.
+async fn serve_http_connection<IO, S, B>(
+    builder: &Builder<TokioExecutor>,
+    connection: Connection<IO>,
+    service: S,
+    stop: CancellationToken,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: HttpService<Request<Incoming>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    // While a request waits, an HTTP/1 connection performs no I/O, and would not notice the abort.
+    let abort = connection.abort_token();
+    let serving = async move {
+        let mut serving = pin!(builder.serve_connection(TokioIo::new(connection), service));
+        let mut ended = stop.run_until_cancelled(serving.as_mut()).await;
+        if ended.is_none() {
+            serving.as_mut().graceful_shutdown();
+            ended = Some(serving.await);
+        }
+        if let Some(Err(error)) = ended {
+            debug!(error, "an HTTP connection has failed");
+        }
+    };
+    abort.run_until_cancelled(serving).await;
 }
 
 fn with_reflection(routes: Routes) -> Routes {
@@ -269,21 +353,9 @@ pub(super) async fn serve_http(
         let Some(connection) = connections.open(socket, admission).await else { continue };
         let service = TowerToHyperService::new(router.clone());
         let (builder, stop) = (builder.clone(), stop.clone());
-        // While a request waits, its connection performs no I/O, and would not notice the abort.
-        let abort = connection.abort_token();
         let serving = async move {
-            let connection = builder.serve_connection(TokioIo::new(connection), service);
-            let mut connection = pin!(connection);
-            let mut ended = stop.run_until_cancelled(connection.as_mut()).await;
-            if ended.is_none() {
-                connection.as_mut().graceful_shutdown();
-                ended = Some(connection.await);
-            }
-            if let Some(Err(error)) = ended {
-                debug!(error, "an HTTP connection has failed");
-            }
+            serve_http_connection(&builder, connection, service, stop).await;
         };
-        let serving = async move { abort.run_until_cancelled(serving).await };
         drop(tasks.spawn_detached("HTTP connection", serving));
     }
 }
@@ -292,7 +364,7 @@ pub(super) async fn serve_http(
 mod tests {
     use super::*;
 
-    fn size_of_future<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+    fn size_of_future<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
 

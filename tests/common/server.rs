@@ -105,7 +105,8 @@ impl Launch {
 
     fn new(subcommand: &str, name: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_support-access"));
-        command.args([subcommand, "--metrics-listen", "127.0.0.1:0", "--log-format", "json"]);
+        command.args([subcommand, "--metrics-listen", "127.0.0.1:0", "--web-listen", "off"]);
+        command.args(["--log-format", "json"]);
         let (name, upstreams) = (name.into(), Vec::new());
         Self { command, name, listens: false, upstreams, unread_until: None }
     }

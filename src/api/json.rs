@@ -1,0 +1,156 @@
+//! The JSON mapping of protobuf, from the descriptors of the messages.
+//!
+//! `prost-reflect` accepts a key twice and keeps the last value. So [`scan`] reads a text first: it
+//! rejects what two readers could understand differently, and bounds the memory of the message.
+
+use std::borrow::Cow;
+
+use prost::Message;
+use prost_reflect::{
+    DescriptorPool, DeserializeOptions, DynamicMessage, Kind, MessageDescriptor, SerializeOptions,
+};
+use serde_path_to_error::{Path, Segment, Track};
+
+use crate::{
+    api::{
+        grpc::{Failure, Unread, excess, unwritten},
+        limit::{CallPermit, UNCOUNTED_BYTES},
+    },
+    domain::{ViolationReason, violation::Violations},
+};
+
+mod scan;
+
+/// Estimated memory of a message for each byte of its encoding, while its JSON is written.
+const SIZE_PER_BYTE: usize = 24;
+
+/// The messages of an RPC.
+#[derive(Debug)]
+pub struct Method {
+    /// The message of the request.
+    pub input: MessageDescriptor,
+    /// The message of the response, or each message of a stream.
+    pub output: MessageDescriptor,
+    /// Whether the response is a stream. Its messages are lines.
+    pub is_streaming: bool,
+}
+
+/// Appends the encoded message of the JSON `text` to `encoded`. Counts the memory that the
+/// conversion takes.
+pub(super) fn parse(
+    text: &[u8],
+    descriptor: &MessageDescriptor,
+    permit: &CallPermit,
+    encoded: &mut Vec<u8>,
+) -> Result<(), Unread> {
+    let size = scan::scan(text, descriptor)?;
+    let _share = if size > UNCOUNTED_BYTES {
+        Some(permit.try_share(size).ok_or(Unread::Excess)?)
+    } else {
+        None
+    };
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let mut track = Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
+    let options = DeserializeOptions::new();
+    let message = DynamicMessage::deserialize_with_options(descriptor.clone(), tracked, &options)
+        .map_err(|error| invalid(&field_at(&track.path(), descriptor), &error))?;
+    // Fails only if the buffer is full, and a vector grows.
+    message.encode(encoded).map_err(|_| Unread::Malformed)
+}
+
+/// Appends the JSON of the encoded `message` to `text`. Counts the memory that the conversion
+/// takes, but not the text.
+pub(super) fn write(
+    message: &[u8],
+    descriptor: &MessageDescriptor,
+    permit: &CallPermit,
+    text: &mut Vec<u8>,
+) -> Result<(), Failure> {
+    let size = message.len() * SIZE_PER_BYTE;
+    let _share = if size > UNCOUNTED_BYTES {
+        Some(permit.try_share(size).ok_or_else(excess)?)
+    } else {
+        None
+    };
+    let message =
+        DynamicMessage::decode(descriptor.clone(), message).map_err(|error| unwritten(&error))?;
+    let mut json = serde_json::Serializer::new(text);
+    message
+        .serialize_with_options(&mut json, &SerializeOptions::new())
+        .map_err(|error| unwritten(&error))
+}
+
+/// The unary methods, and those with a stream of responses, of the services in `package`: their
+/// paths and messages.
+pub(super) fn methods(
+    pool: &DescriptorPool,
+    package: &str,
+) -> impl Iterator<Item = (String, Method)> {
+    let services = pool.services().filter(move |service| service.package_name() == package);
+    services.flat_map(|service| {
+        let methods: Vec<_> =
+            service.methods().filter(|method| !method.is_client_streaming()).collect();
+        methods.into_iter().map(move |method| {
+            let path = format!("/{}/{}", service.full_name(), method.name());
+            let (input, output) = (method.input(), method.output());
+            (path, Method { input, output, is_streaming: method.is_server_streaming() })
+        })
+    })
+}
+
+fn invalid(field: &str, error: &serde_json::Error) -> Unread {
+    let description = format!("must follow the JSON mapping of protobuf: {error}");
+    violation(field, ViolationReason::Malformed, &description)
+}
+
+fn violation(field: &str, reason: ViolationReason, description: &str) -> Unread {
+    Unread::Invalid(Box::new(Violations::of(field, reason, description)))
+}
+
+/// The field at `path`, as the API names it.
+fn field_at(path: &Path, root: &MessageDescriptor) -> String {
+    let mut field = FieldPath::default();
+    let mut message = Some(root.clone());
+    for segment in path {
+        match segment {
+            Segment::Map { key } => {
+                let found = message.as_ref().and_then(|message| {
+                    message.get_field_by_json_name(key).or_else(|| message.get_field_by_name(key))
+                });
+                let name = found.as_ref().map_or(Cow::from(key), |found| found.name().into());
+                field.push(&name);
+                message = found.and_then(|found| message_of(&found.kind()));
+            }
+            Segment::Seq { index } => field.push_index(*index),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    field.into_text()
+}
+
+fn message_of(kind: &Kind) -> Option<MessageDescriptor> {
+    kind.as_message().cloned()
+}
+
+/// The path of a field, such as `checks[3].agent_id`.
+#[derive(Debug, Default)]
+struct FieldPath(String);
+
+impl FieldPath {
+    fn push(&mut self, name: &str) {
+        if !self.0.is_empty() {
+            self.0.push('.');
+        }
+        self.0.push_str(name);
+    }
+
+    fn push_index(&mut self, index: usize) {
+        self.0.push_str(&format!("[{index}]"));
+    }
+
+    /// The path, or the name of the whole message.
+    fn into_text(self) -> String {
+        if self.0.is_empty() { "message".to_owned() } else { self.0 }
+    }
+}
