@@ -26,3 +26,4 @@ mod threads;
 pub mod trace;
 mod unary;
 pub mod web;
+mod wire;

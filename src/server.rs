@@ -33,6 +33,7 @@ mod memory;
 mod preflight;
 mod readings;
 mod running;
+mod serving;
 mod signals;
 pub mod tasks;
 mod telemetry;
@@ -55,11 +56,10 @@ use identity::Identity;
 use listeners::Protocol;
 use memory::Budget;
 use readings::ReadingsSource;
+use serving::{METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_PER_NETWORK_MAX, serve_metrics};
 use signals::Signals;
 use tasks::Tasks;
-use transport::{
-    CallServer, METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_PER_NETWORK_MAX, Services,
-};
+use transport::{CallServer, Services};
 use workers::Workers;
 
 /// Runs a replica until SIGTERM or SIGINT. The first signal drains, the second aborts.
@@ -272,7 +272,7 @@ impl Running {
             self.shutdown.abort_token(),
         );
         let tasks = self.background.clone();
-        let serving = transport::serve_http(router, listener, connections, tasks);
+        let serving = serve_metrics(router, listener, connections, tasks);
         self.background.spawn("metrics endpoint", serving);
     }
 

@@ -18,5 +18,5 @@ pub use status::{
     Failure, MESSAGE_LENGTH_MAX, Unread, disconnected, excess, excess_trailers, explain_refusal,
     failure_trailers, reject, reject_excess, reject_head, reject_late, reject_name,
     reject_unauthenticated, reject_unauthenticated_call, reject_unknown_method, shutdown_trailers,
-    state_call_id, unwritten,
+    state_call_id, status_of, unwritten,
 };

@@ -3,7 +3,7 @@
 //! `prost-reflect` accepts a key twice and keeps the last value. So [`scan`] reads a text first: it
 //! rejects what two readers could understand differently, and bounds the memory of the message.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write};
 
 use prost::Message;
 use prost_reflect::{
@@ -14,15 +14,20 @@ use serde_path_to_error::{Path, Segment, Track};
 use crate::{
     api::{
         grpc::{Failure, Unread, excess, unwritten},
-        limit::{CallPermit, UNCOUNTED_BYTES},
+        limit::CallPermit,
+        wire::{Field, Fields},
     },
     domain::{ViolationReason, violation::Violations},
 };
 
 mod scan;
 
-/// Estimated memory of a message for each byte of its encoding, while its JSON is written.
-const SIZE_PER_BYTE: usize = 24;
+/// Estimated memory of a message, in bytes: a tree with a node for up to 11 fields.
+const MESSAGE_SIZE: usize = 1_024;
+/// Estimated memory of the growing text for each byte of a message.
+const TEXT_PER_BYTE: usize = 4;
+/// Estimated memory of any other value, without the bytes of its text.
+const VALUE_SIZE: usize = 96;
 
 /// The messages of an RPC.
 #[derive(Debug)]
@@ -44,11 +49,7 @@ pub(super) fn parse(
     encoded: &mut Vec<u8>,
 ) -> Result<(), Unread> {
     let size = scan::scan(text, descriptor)?;
-    let _share = if size > UNCOUNTED_BYTES {
-        Some(permit.try_share(size).ok_or(Unread::Excess)?)
-    } else {
-        None
-    };
+    let _share = permit.try_convert(size).ok_or(Unread::Excess)?;
     let mut json = serde_json::Deserializer::from_slice(text);
     let mut track = Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
@@ -60,19 +61,15 @@ pub(super) fn parse(
 }
 
 /// Appends the JSON of the encoded `message` to `text`. Counts the memory that the conversion
-/// takes, but not the text.
+/// takes.
 pub(super) fn write(
     message: &[u8],
     descriptor: &MessageDescriptor,
     permit: &CallPermit,
     text: &mut Vec<u8>,
 ) -> Result<(), Failure> {
-    let size = message.len() * SIZE_PER_BYTE;
-    let _share = if size > UNCOUNTED_BYTES {
-        Some(permit.try_share(size).ok_or_else(excess)?)
-    } else {
-        None
-    };
+    let size = decoded_size(message, descriptor) + TEXT_PER_BYTE * message.len();
+    let _share = permit.try_convert(size).ok_or_else(excess)?;
     let message =
         DynamicMessage::decode(descriptor.clone(), message).map_err(|error| unwritten(&error))?;
     let mut json = serde_json::Serializer::new(text);
@@ -97,6 +94,17 @@ pub(super) fn methods(
             (path, Method { input, output, is_streaming: method.is_server_streaming() })
         })
     })
+}
+
+/// An estimate of the memory of the decoded message, in bytes.
+fn decoded_size(message: &[u8], descriptor: &MessageDescriptor) -> usize {
+    let size = |field: Field<'_>| match descriptor.get_field(field.tag).map(|field| field.kind()) {
+        Some(Kind::Message(inner)) => decoded_size(field.bytes, &inner),
+        Some(Kind::String | Kind::Bytes) => VALUE_SIZE + field.bytes.len(),
+        // Numbers in one field take a byte or more each.
+        _ => VALUE_SIZE * field.bytes.len().max(1),
+    };
+    MESSAGE_SIZE + Fields(message).map(size).sum::<usize>()
 }
 
 fn invalid(field: &str, error: &serde_json::Error) -> Unread {
@@ -146,11 +154,63 @@ impl FieldPath {
     }
 
     fn push_index(&mut self, index: usize) {
-        self.0.push_str(&format!("[{index}]"));
+        // A write to a String cannot fail.
+        let _ = write!(self.0, "[{index}]");
     }
 
     /// The path, or the name of the whole message.
     fn into_text(self) -> String {
         if self.0.is_empty() { "message".to_owned() } else { self.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{
+        limit::permit_of as permit,
+        proto::{
+            DESCRIPTORS,
+            v1::{AccessCheck, BatchCheckAccessRequest, GrantAccessRequest},
+        },
+    };
+
+    fn descriptor<M: prost::Name>() -> MessageDescriptor {
+        DescriptorPool::decode(DESCRIPTORS).unwrap().get_message_by_name(&M::full_name()).unwrap()
+    }
+
+    #[test]
+    fn a_message_is_read_as_it_was_written() {
+        let request = GrantAccessRequest {
+            tenant_id: "größe \"\\\n".into(),
+            access_level: 2,
+            start_time: Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 7_000 }),
+            duration: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
+            until_revoked: true,
+            ..Default::default()
+        };
+        let (descriptor, permit) = (descriptor::<GrantAccessRequest>(), permit(1_000_000));
+        let (mut text, mut encoded) = (Vec::new(), Vec::new());
+        write(&request.encode_to_vec(), &descriptor, &permit, &mut text).unwrap();
+        parse(&text, &descriptor, &permit, &mut encoded).unwrap();
+        assert_eq!(GrantAccessRequest::decode(&*encoded).unwrap(), request);
+    }
+
+    #[test]
+    fn the_memory_of_a_conversion_counts() {
+        let checks = vec![AccessCheck::default(); 1_000];
+        let request = BatchCheckAccessRequest { checks, ..Default::default() };
+        let descriptor = descriptor::<BatchCheckAccessRequest>();
+        let text = format!("{{\"checks\":[{}{{}}]}}", "{},".repeat(999));
+        let parse = |quota| parse(text.as_bytes(), &descriptor, &permit(quota), &mut Vec::new());
+        assert_eq!(parse(1_000_000), Err(Unread::Excess));
+        assert_eq!(parse(1_100_000), Ok(()));
+        let message = request.encode_to_vec();
+        let write = |quota| write(&message, &descriptor, &permit(quota), &mut Vec::new());
+        assert!(write(1_000_000).is_err());
+        assert!(write(1_100_000).is_ok());
+        let shared = permit(1_100_000);
+        let counted = super::parse(text.as_bytes(), &descriptor, &shared, &mut Vec::new());
+        assert!(counted.is_ok() && shared.try_count(1_100_000), "the memory is released");
     }
 }

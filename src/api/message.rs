@@ -12,7 +12,6 @@ use std::{
 
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tokio::time::{Sleep, sleep};
 use tokio_util::bytes::{Bytes, BytesMut};
 use tonic::{Status, body::Body};
@@ -21,6 +20,7 @@ use crate::api::{
     format::{Format, PREFIX_LENGTH},
     grpc::{Unread, disconnected, excess},
     limit::{CallPermit, UNCOUNTED_BYTES},
+    wire::{Field, Fields},
 };
 
 /// Maximum of [`decoded_size`], in bytes. The largest valid message is a batch of 1,000 checks with
@@ -136,22 +136,18 @@ pub(super) fn whole(bytes: Bytes) -> Body {
 
 /// The number of fields of the message in `body` that have this tag.
 pub(super) fn count_fields(body: &[u8], tag: u32) -> usize {
-    Fields::of(body).filter(|field| field.tag == tag).count()
+    fields_of(body).filter(|field| field.tag == tag).count()
 }
 
 /// An estimate of the memory that the decoded message takes beyond the texts in it, in bytes.
 fn decoded_size(body: &[u8]) -> usize {
     let size = |field: Field<'_>| FIELD_SIZE + Fields(field.bytes).count() * INNER_FIELD_SIZE;
-    Fields::of(body).map(size).sum()
+    fields_of(body).map(size).sum()
 }
 
-/// The fields of a message, until the first malformed one.
-struct Fields<'a>(&'a [u8]);
-
-struct Field<'a> {
-    tag: u32,
-    /// Empty for numbers.
-    bytes: &'a [u8],
+/// The fields of the message after the prefix.
+fn fields_of(body: &[u8]) -> Fields<'_> {
+    Fields(body.get(PREFIX_LENGTH..).unwrap_or_default())
 }
 
 // === impl CountedBody ===
@@ -197,58 +193,20 @@ where
     }
 }
 
-// === impl Fields ===
-
-impl<'a> Fields<'a> {
-    /// The fields of the message after the prefix.
-    fn of(body: &'a [u8]) -> Self {
-        Self(body.get(PREFIX_LENGTH..).unwrap_or_default())
-    }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Field<'a>;
-
-    fn next(&mut self) -> Option<Field<'a>> {
-        let (tag, wire_type) = decode_key(&mut self.0).ok()?;
-        if wire_type != WireType::LengthDelimited {
-            skip_field(wire_type, tag, &mut self.0, DecodeContext::default()).ok()?;
-            return Some(Field { tag, bytes: &[] });
-        }
-        let length = usize::try_from(decode_varint(&mut self.0).ok()?).ok()?;
-        let (bytes, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(Field { tag, bytes })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, num::NonZeroU32};
+    use std::future::pending;
 
     use http_body_util::StreamBody;
     use prost::Message;
 
     use super::*;
     use crate::api::{
-        limit::{CallerLimits, Limits},
+        limit::permit_of,
         proto::v1::{AccessCheck, BatchCheckAccessRequest},
     };
 
     const LENGTH_MAX: usize = 10_000;
-
-    fn permit() -> CallPermit {
-        let one = NonZeroU32::MIN;
-        let limits = CallerLimits {
-            calls: 1,
-            calls_in_all: 1,
-            bytes: LENGTH_MAX,
-            bytes_in_all: LENGTH_MAX,
-            checks_per_second: one,
-            requests_per_second: one,
-        };
-        Limits::new(limits).usage_of(&"ann".into()).admit(None).unwrap()
-    }
 
     /// Reads a message that arrives in these parts. `None`: the client resets the stream.
     async fn read(parts: &[Option<usize>]) -> Result<usize, Unread> {
@@ -258,7 +216,7 @@ mod tests {
         };
         let frames = futures::stream::iter(parts.iter().map(frame).collect::<Vec<_>>());
         let body = StreamBody::new(frames);
-        let read = read_message(body, LENGTH_MAX, &Format::Grpc, &permit()).await;
+        let read = read_message(body, LENGTH_MAX, &Format::Grpc, &permit_of(LENGTH_MAX)).await;
         read.map(|message| message.len())
     }
 
@@ -277,13 +235,13 @@ mod tests {
     async fn a_message_that_does_not_arrive_is_late() {
         let frames = futures::stream::once(pending::<Result<Frame<Bytes>, Status>>());
         let body = Box::pin(StreamBody::new(frames));
-        let read = read_message(body, LENGTH_MAX, &Format::Grpc, &permit()).await;
+        let read = read_message(body, LENGTH_MAX, &Format::Grpc, &permit_of(LENGTH_MAX)).await;
         assert_eq!(read, Err(Unread::Late));
     }
 
     #[tokio::test]
     async fn bytes_beyond_the_quota_are_rejected() {
-        let first = permit();
+        let first = permit_of(LENGTH_MAX);
         assert!(first.try_count(LENGTH_MAX));
         let body = Full::new(Bytes::from(vec![0; UNCOUNTED_BYTES + 1]));
         let read = read_message(body, LENGTH_MAX, &Format::Grpc, &first).await;

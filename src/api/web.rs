@@ -36,7 +36,7 @@ use connect::{ErrorForm, Lines};
 
 /// The package whose services have a JSON form.
 const PACKAGE: &str = "supportaccess.v1";
-/// The path of the OpenAPI document.
+/// The path of the `OpenAPI` document.
 const OPENAPI: &str = "/openapi.json";
 const POST: HeaderValue = HeaderValue::from_static("POST");
 const GET: HeaderValue = HeaderValue::from_static("GET");
@@ -52,7 +52,7 @@ pub struct Web {
     methods: HashMap<String, Arc<Method>>,
     errors: ErrorForm,
     pool: DescriptorPool,
-    /// The OpenAPI document. Set once it was read.
+    /// The `OpenAPI` document. Set once it was read.
     openapi: OnceLock<Bytes>,
 }
 
@@ -119,7 +119,7 @@ impl Web {
         connect::serve(calls, method, &self.errors, request).await
     }
 
-    /// The OpenAPI document.
+    /// The `OpenAPI` document.
     async fn describe<T: Spawn, B>(
         &self,
         calls: &ConnectionCalls<T>,

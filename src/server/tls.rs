@@ -1,5 +1,5 @@
-//! TLS of the listeners of callers. Certificates and keys are read from files, and read again when the
-//! files change.
+//! TLS of the listeners of callers. Certificates and keys are read from files, and read again when
+//! the files change.
 
 use std::{
     fmt, io,

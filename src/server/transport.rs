@@ -1,30 +1,16 @@
-//! Serving: gRPC, the web listener, and the HTTP endpoint for metrics and health.
+//! Serving callers: gRPC and the web listener.
 
 use std::{
     num::NonZeroU32,
-    pin::pin,
     sync::{Arc, LazyLock},
-    time::Duration,
 };
 
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    server::conn::http2,
-    service::{Service as HttpService, service_fn},
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-    service::TowerToHyperService,
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-};
-use tokio_util::sync::CancellationToken;
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{rt::TokioExecutor, server::conn::auto::Builder};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::service::Routes;
-use tracing::{debug, error};
+use tracing::error;
 
 use crate::{
     api::{
@@ -41,7 +27,6 @@ use crate::{
         },
         health::Health,
         limit::{CallerLimits, Limits},
-        message::BoxError,
         metrics::Metrics,
         proto::{
             self,
@@ -60,26 +45,13 @@ use crate::{
         connections::ConnectionLimiter,
         identity::Identity,
         listeners::{Listener, Protocol},
-        memory::{Budget, WINDOW_MIN},
+        memory::Budget,
+        serving::{self, serve_abortable, serve_connection},
         tasks::Tasks,
         workers::Workers,
     },
     service::{Service, check::Checks},
 };
-
-/// Maximum number of connections to the metrics endpoint.
-pub(super) const METRICS_CONNECTIONS_MAX: usize = 256;
-/// Maximum number of these connections from one network, so that no client can deny the endpoint to
-/// others.
-pub(super) const METRICS_CONNECTIONS_PER_NETWORK_MAX: usize = 64;
-/// Maximum size of the metadata of a call, in bytes.
-const METADATA_LENGTH_MAX: u32 = 16 * 1_024;
-/// Maximum size of the head of an HTTP/1 request, in bytes.
-const HTTP_HEAD_LENGTH_MAX: usize = 16 * 1_024;
-/// Timeout of the head of an HTTP/1 request to the metrics endpoint.
-const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same at the web listener, where a connection may wait for the next request as long.
-const WEB_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The components behind the calls.
 #[derive(Debug)]
@@ -97,7 +69,7 @@ pub(super) struct Services {
 /// The server of all callers. Its listeners share the limits.
 #[derive(Debug)]
 pub(super) struct CallServer {
-    http2: http2::Builder<TokioExecutor>,
+    http2: Builder<TokioExecutor>,
     /// HTTP/1.1 and HTTP/2.
     http: Builder<TokioExecutor>,
     /// Prepared for the first connection.
@@ -151,28 +123,7 @@ impl CallServer {
         if *reflection {
             routes = with_reflection(routes);
         }
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        http2
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.calls_per_connection)
-            .initial_stream_window_size(WINDOW_MIN)
-            .initial_connection_window_size(budget.window)
-            .max_header_list_size(METADATA_LENGTH_MAX)
-            .keep_alive_interval(Some(limits.keepalive_interval.0))
-            .keep_alive_timeout(limits.keepalive_timeout.0);
-        let mut http = Builder::new(TokioExecutor::new());
-        http.http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(WEB_IDLE_TIMEOUT)
-            .max_buf_size(HTTP_HEAD_LENGTH_MAX);
-        http.http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.calls_per_connection)
-            .initial_stream_window_size(WINDOW_MIN)
-            .initial_connection_window_size(budget.window)
-            .max_header_list_size(METADATA_LENGTH_MAX)
-            .keep_alive_interval(Some(limits.keepalive_interval.0))
-            .keep_alive_timeout(limits.keepalive_timeout.0);
+        let http = serving::builder(budget);
         let limits = Limits::new(CallerLimits {
             calls: limits.calls_per_caller,
             calls_in_all: budget.calls,
@@ -192,7 +143,7 @@ impl CallServer {
             stop: tasks.stop_token(),
         };
         Self {
-            http2,
+            http2: http.clone().http2_only(),
             http,
             web: LazyLock::new(Web::new),
             calls: Arc::new(calls),
@@ -252,15 +203,7 @@ impl CallServer {
         let service = service_fn(move |request: Request<Incoming>| {
             Box::pin(Arc::clone(&calls).serve(request, Format::Grpc))
         });
-        let mut serving = pin!(self.http2.serve_connection(TokioIo::new(connection), service));
-        let mut ended = stop.run_until_cancelled(serving.as_mut()).await;
-        if ended.is_none() {
-            serving.as_mut().graceful_shutdown();
-            ended = Some(serving.await);
-        }
-        if let Some(Err(error)) = ended {
-            debug!(%error, "a connection has failed");
-        }
+        serve_connection(&self.http2, connection, service, &stop).await;
     }
 
     /// As [`Self::serve_grpc`], for HTTP/1.1 and HTTP/2.
@@ -274,40 +217,8 @@ impl CallServer {
             let (calls, server) = (Arc::clone(&calls), Arc::clone(&server));
             Box::pin(async move { server.web.serve(calls, request).await })
         });
-        serve_http_connection(&self.http, connection, service, self.tasks.stop_token()).await;
+        serve_abortable(&self.http, connection, service, &self.tasks.stop_token()).await;
     }
-}
-
-/// Serves until the connection has ended. Once `stop` is cancelled, requests in progress are
-/// completed.
-async fn serve_http_connection<IO, S, B>(
-    builder: &Builder<TokioExecutor>,
-    connection: Connection<IO>,
-    service: S,
-    stop: CancellationToken,
-) where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: HttpService<Request<Incoming>, Response = Response<B>>,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    // While a request waits, an HTTP/1 connection performs no I/O, and would not notice the abort.
-    let abort = connection.abort_token();
-    let serving = async move {
-        let mut serving = pin!(builder.serve_connection(TokioIo::new(connection), service));
-        let mut ended = stop.run_until_cancelled(serving.as_mut()).await;
-        if ended.is_none() {
-            serving.as_mut().graceful_shutdown();
-            ended = Some(serving.await);
-        }
-        if let Some(Err(error)) = ended {
-            debug!(error, "an HTTP connection has failed");
-        }
-    };
-    abort.run_until_cancelled(serving).await;
 }
 
 fn with_reflection(routes: Routes) -> Routes {
@@ -331,33 +242,6 @@ fn with_reflection(routes: Routes) -> Routes {
 /// The configuration rejects zero.
 fn at_least_one(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
-}
-
-/// Serves HTTP/1 until `tasks` are stopped. Connections run as `tasks`.
-pub(super) async fn serve_http(
-    router: axum::Router,
-    listener: TcpListener,
-    connections: ConnectionLimiter,
-    tasks: Tasks,
-) {
-    let stop = tasks.stop_token();
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HTTP_HEAD_TIMEOUT)
-        .max_buf_size(HTTP_HEAD_LENGTH_MAX);
-    loop {
-        let next = stop.run_until_cancelled(connections.next(&listener));
-        let Some(Some((socket, admission))) = next.await else { return };
-        let Some(connection) = connections.open(socket, admission).await else { continue };
-        let service = TowerToHyperService::new(router.clone());
-        let (builder, stop) = (builder.clone(), stop.clone());
-        let serving = async move {
-            serve_http_connection(&builder, connection, service, stop).await;
-        };
-        drop(tasks.spawn_detached("HTTP connection", serving));
-    }
 }
 
 #[cfg(test)]

@@ -47,5 +47,6 @@ with ConnectClientSync(url, codec=codecs[codec]()) as client:
         )
     except ConnectError as error:
         print(error.code.value)
-        reasons = [detail for detail in error.details if b"GRANT_NOT_FOUND" in detail.value]
-        print("GRANT_NOT_FOUND" if reasons else error.details)
+        reason = b"GRANT_NOT_FOUND"
+        found = [detail for detail in error.details if reason in detail.message_bytes]
+        print(reason.decode() if found else error.details)

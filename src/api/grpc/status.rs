@@ -376,6 +376,11 @@ pub(super) fn credentials_expired() -> Failure {
     StatusBuilder::new(ErrorReason::CredentialsExpired, message).build().into()
 }
 
+/// The status in the headers or the trailers of a response. Without a status, the response is cut.
+pub fn status_of(headers: &HeaderMap) -> Status {
+    Status::from_header_map(headers).unwrap_or_else(|| unwritten(&"no status").into())
+}
+
 /// The error of a response that has no form that the caller can read.
 pub fn unwritten(error: &dyn Display) -> Failure {
     error!(%error, "a response cannot be written");

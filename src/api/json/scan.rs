@@ -5,17 +5,13 @@ use std::{borrow::Cow, fmt};
 use prost_reflect::{FieldDescriptor, MessageDescriptor};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::{FieldPath, invalid, message_of, violation};
+use super::{FieldPath, MESSAGE_SIZE, VALUE_SIZE, invalid, message_of, violation};
 use crate::{api::grpc::Unread, domain::ViolationReason};
 
 /// Maximum nesting of arrays and objects. No request needs more than 6 levels.
 const DEPTH_MAX: usize = 16;
 /// Maximum estimated memory of a message, in bytes.
 const SIZE_MAX: usize = 24 * 1_024 * 1_024;
-/// Estimated memory of an object: a tree with a node for up to 11 fields.
-const OBJECT_SIZE: usize = 1_024;
-/// Estimated memory of any other value, without the bytes of its text.
-const VALUE_SIZE: usize = 96;
 
 /// The estimated memory of the message in `text`, in bytes. Rejects unknown and repeated fields,
 /// deep nesting, and too many values. Two names of one field are a repetition.
@@ -153,7 +149,7 @@ impl<'de> Visitor<'de> for Expected<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { scan, message } = self;
-        scan.add(OBJECT_SIZE)?;
+        scan.add(MESSAGE_SIZE)?;
         let Some(message) = message else {
             return Err(scan.reject(ViolationReason::Malformed, "must not be an object"));
         };

@@ -28,7 +28,7 @@ use crate::api::{
     calls::ConnectionCalls,
     detached::Spawn,
     format::{Codec, Format},
-    grpc::{failure_trailers, reject_head, unwritten},
+    grpc::{failure_trailers, reject_head, status_of, unwritten},
     head::GRPC_TIMEOUT,
     json::Method,
     message::BoxError,
@@ -141,8 +141,8 @@ where
     response
 }
 
-/// The encoding of the messages, and the content type of the response. `None`: the content type of the
-/// request is not supported.
+/// The encoding of the messages, and the content type of the response. `None`: the content type of
+/// the request is not supported.
 fn codec_of(headers: &HeaderMap, method: &Arc<Method>) -> Option<(Codec, HeaderValue)> {
     let content_type = single(headers, &CONTENT_TYPE)?;
     let (media_type, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
@@ -265,7 +265,7 @@ impl ErrorForm {
         headers: &HeaderMap,
         status: Option<StatusCode>,
     ) -> Response<WebBody> {
-        let error = Status::from_header_map(headers).unwrap_or_else(no_status);
+        let error = status_of(headers);
         let bytes = serde_json::to_vec(&self.body(&error)).unwrap_or_default();
         let details = headers.get(Status::GRPC_STATUS_DETAILS).cloned();
         let body = Bytes::from_owner(HeldError { bytes, _details: details });
@@ -292,7 +292,7 @@ impl ErrorForm {
 
     /// The last line of a stream that has failed.
     fn line(&self, headers: &HeaderMap) -> Vec<u8> {
-        let error = Status::from_header_map(headers).unwrap_or_else(no_status);
+        let error = status_of(headers);
         let line = ErrorLine { error: self.body(&error) };
         let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
         bytes.push(b'\n');
@@ -316,10 +316,6 @@ impl ErrorForm {
         let debug = message.and_then(|message| DynamicMessage::decode(message, value).ok());
         Detail { name: name.to_owned(), value: STANDARD_NO_PAD.encode(value), debug }
     }
-}
-
-fn no_status() -> Status {
-    Status::unknown("the response has no status")
 }
 
 impl AsRef<[u8]> for HeldError {
@@ -360,5 +356,67 @@ impl Body for Lines {
         }
         let line = self.errors.line(&end).into();
         Poll::Ready(Some(Ok(Frame::data(line))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_have_at_most_eight_digits_in_grpc() {
+        let timeout = |text| grpc_timeout(text).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(timeout("0").as_deref(), Some("0m"));
+        assert_eq!(timeout("99999999").as_deref(), Some("99999999m"));
+        assert_eq!(timeout("9999999999").as_deref(), Some("9999999S"));
+        for text in ["", "-1", "+1", "1.5", "10000000000", "1m"] {
+            assert_eq!(timeout(text), None, "{text:?}");
+        }
+    }
+
+    /// The table of the specification, in the order of the codes of gRPC.
+    #[test]
+    fn each_code_has_the_name_and_the_status_of_connect() {
+        let expected = [
+            ("unknown", 500),
+            ("canceled", 499),
+            ("unknown", 500),
+            ("invalid_argument", 400),
+            ("deadline_exceeded", 504),
+            ("not_found", 404),
+            ("already_exists", 409),
+            ("permission_denied", 403),
+            ("resource_exhausted", 429),
+            ("failed_precondition", 400),
+            ("aborted", 409),
+            ("out_of_range", 400),
+            ("unimplemented", 501),
+            ("internal", 500),
+            ("unavailable", 503),
+            ("data_loss", 500),
+            ("unauthenticated", 401),
+        ];
+        for (code, expected) in (0..).zip(expected) {
+            let (name, status) = describe(Code::from_i32(code));
+            assert_eq!((name, status.as_u16()), expected);
+        }
+    }
+
+    #[test]
+    fn an_error_without_known_details_is_complete() {
+        let errors = ErrorForm::new(DescriptorPool::new());
+        let line = |headers: &HeaderMap| {
+            let line = errors.line(headers);
+            assert_eq!(line.last(), Some(&b'\n'));
+            serde_json::from_slice::<serde_json::Value>(&line).unwrap()["error"].take()
+        };
+        let error = line(reject_head("must not be \"so\"").headers());
+        assert_eq!(error["code"], "invalid_argument");
+        assert_eq!(error["message"], "metadata: must not be \"so\"");
+        let detail = &error["details"][0];
+        assert!(detail["type"].is_string() && detail["value"].is_string(), "{error}");
+        assert!(detail.get("debug").is_none(), "{error}");
+        // A stream that breaks off is no success.
+        assert_eq!(line(&HeaderMap::new())["code"], "internal");
     }
 }

@@ -1,6 +1,9 @@
-//! The OpenAPI document of the JSON API, from the descriptors and their comments.
+//! The `OpenAPI` document of the JSON API, from the descriptors and their comments.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+};
 
 use prost_reflect::{
     DescriptorPool, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
@@ -174,7 +177,8 @@ impl Schemas {
             for value in descriptor.values() {
                 let comment = self.comment(&file, value.path());
                 if !comment.is_empty() {
-                    description += &format!("\n\n`{}`: {comment}", value.name());
+                    // A write to a String cannot fail.
+                    let _ = write!(description, "\n\n`{}`: {comment}", value.name());
                 }
                 names.push(value.name().to_owned());
             }

@@ -35,7 +35,7 @@ settings! {
         drain_timeout: One<Duration> = "DURATION", "10s", |text| {
             parse_duration(text, Duration::ZERO..=Duration::from_hours(1))
         };
-        /// The server's certificate for TCP connections of callers: a PEM file with the chain up to the
+        /// The server's certificate for callers over TCP: a PEM file with the chain up to the
         /// authority. Read again when the file changes.
         tls_certificate: Optional<PathBuf> = "FILE", "", parse_path;
         /// The private key of --tls-certificate: a PEM file. Read again when the file changes.

@@ -1,7 +1,7 @@
 //! The web listener: JSON and protobuf over HTTP/1.1 and HTTP/2.
 
 mod bodies;
-mod callers;
+pub(crate) mod callers;
 mod lines;
 
 use std::net::SocketAddr;
@@ -19,7 +19,10 @@ use support_access::{
         config::{CallLimits, Common, Config, ListenAddress},
     },
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_util::bytes::Bytes;
 
 use crate::server::{
@@ -27,16 +30,16 @@ use crate::server::{
     slow_store::SlowStore,
 };
 
-pub(super) const CHECK: &str = "/supportaccess.v1.SupportAccess/CheckAccess";
+const CHECK: &str = "/supportaccess.v1.SupportAccess/CheckAccess";
 const BATCH: &str = "/supportaccess.v1.SupportAccess/BatchCheckAccess";
 const GRANT: &str = "/supportaccess.v1.SupportAccessAdmin/GrantAccess";
-const LIST: &str = "/supportaccess.v1.SupportAccessAdmin/ListGrants";
+pub(crate) const LIST: &str = "/supportaccess.v1.SupportAccessAdmin/ListGrants";
 const EXPORT: &str = "/supportaccess.v1.SupportAccessAdmin/ExportHistory";
 const CALLER: &str = "/supportaccess.v1.ServerInfo/GetCaller";
 
 /// A response.
 #[derive(Debug)]
-struct Reply {
+pub(crate) struct Reply {
     status: u16,
     headers: HeaderMap,
     body: Bytes,
@@ -48,7 +51,7 @@ impl Reply {
     }
 
     /// The HTTP status, the code and the reason of an error.
-    fn error(&self) -> (u16, String, String) {
+    pub(crate) fn error(&self) -> (u16, String, String) {
         let json = self.json();
         let details = json["details"].as_array().unwrap();
         let info = details.iter().find(|detail| detail["type"] == "google.rpc.ErrorInfo").unwrap();
@@ -100,7 +103,14 @@ fn post_json(path: &str, body: &Value) -> Request<Full<Bytes>> {
 
 /// Sends a request on a new connection of HTTP/1.1.
 async fn send(running: &Running, request: Request<Full<Bytes>>) -> Reply {
-    let stream = TcpStream::connect(web(running)).await.unwrap();
+    exchange(TcpStream::connect(web(running)).await.unwrap(), request).await
+}
+
+/// Sends a request over HTTP/1.1.
+async fn exchange<IO>(stream: IO, request: Request<Full<Bytes>>) -> Reply
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     let serving = tokio::spawn(connection);
     let response = with_timeout(sender.send_request(request)).await.unwrap();
@@ -108,6 +118,22 @@ async fn send(running: &Running, request: Request<Full<Bytes>>) -> Reply {
     let body = with_timeout(body.collect()).await.unwrap().to_bytes();
     serving.abort();
     Reply { status: head.status.as_u16(), headers: head.headers, body }
+}
+
+/// Connections of a caller that send the first half of a message of 2 MB.
+async fn send_megabytes(running: &Running, count: usize) -> Vec<TcpStream> {
+    let head = format!(
+        "POST {BATCH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: 2000000\r\n\r\n"
+    );
+    let mut connections = Vec::new();
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(web(running)).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b' '; 1_000_000]).await.unwrap();
+        connections.push(stream);
+    }
+    connections
 }
 
 fn grant() -> Value {

@@ -27,6 +27,8 @@ pub enum Unread {
     Invalid(Box<Violations>),
     /// The message is compressed, which the server does not support.
     Compressed,
+    /// The message expands to far more bytes than were sent.
+    Expanded,
     /// The decoded message would take too much memory.
     TooManyFields,
     /// The message did not arrive before the deadline.
@@ -58,6 +60,10 @@ fn unread(cause: Unread) -> Status {
         Unread::Malformed => malformed_message(),
         Unread::Invalid(violations) => invalid(&violations),
         Unread::Compressed => compressed(),
+        Unread::Expanded => {
+            let description = "must not be so compressible; send it without compression";
+            invalid(&Violations::of("message", ViolationReason::OutOfRange, description))
+        }
         Unread::TooManyFields => {
             let description = "has too many fields; send fewer in one message";
             invalid(&Violations::of("message", ViolationReason::OutOfRange, description))

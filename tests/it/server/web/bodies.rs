@@ -83,7 +83,7 @@ async fn a_body_that_does_not_arrive_is_answered_in_time() {
     let started = Instant::now();
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut response = String::new();
-    // The server closes the connection: the rest of the body cannot be told from a next request.
+    // The server closes the connection, because the rest of the body would follow.
     with_timeout(stream.read_to_string(&mut response)).await.unwrap();
     assert!(response.starts_with("HTTP/1.1 504 "), "{response}");
     let took = started.elapsed();

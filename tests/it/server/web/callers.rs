@@ -1,6 +1,6 @@
 //! Callers at the web listener are those of gRPC: authentication, roles, limits and shutdown.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use support_access::api::proto::v1::ListGrantsRequest;
 use tempfile::TempDir;
@@ -8,11 +8,19 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
 };
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, RootCertStore,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    },
+};
 
 use super::*;
 use crate::server::{
     harness::{admin, eventually, rpcs},
-    identity::{auth, issuer::Issuer},
+    identity::{GATEWAY, World, auth, issuer::Issuer},
 };
 
 /// A server that accepts tokens of the issuer.
@@ -76,6 +84,23 @@ async fn limits_are_shared_with_grpc() {
 }
 
 #[tokio::test]
+async fn bodies_that_are_arriving_count_as_bytes_of_the_caller() {
+    // A sixteenth of the memory, so 4 MiB, is for the long messages of a caller.
+    let limits = CallLimits { memory_mib: 64, ..CallLimits::default() };
+    let (running, _store) = limited(limits).await;
+    let connections = send_megabytes(&running, 4).await;
+    let long = || post(BATCH, "application/json", vec![b' '; 1_000_000]);
+    let rejected = (429, "resource_exhausted".to_owned(), "TOO_MANY_BYTES".to_owned());
+    // The server may not have read all bodies yet.
+    eventually(async || send(&running, long()).await.error() == rejected).await;
+    assert_eq!(send(&running, post_json(CHECK, &check())).await.status, 200);
+    drop(connections);
+    let invalid = (400, "invalid_argument".to_owned(), "INVALID_FIELD".to_owned());
+    eventually(async || send(&running, long()).await.error() == invalid).await;
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_call_in_progress_is_completed_at_shutdown() {
     let (running, store) = serving().await;
     store.are_changes_held.send_replace(true);
@@ -112,4 +137,47 @@ async fn unix_sockets_serve_http() {
     assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     assert!(response.contains("DECISION_REASON_NO_GRANT"), "{response}");
     stop(running).await.unwrap();
+}
+
+/// A connection with the client certificate of `name`, that offers `protocol`.
+async fn handshake(world: &World, name: &str, protocol: &str) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(world.authority.pem().as_bytes()).unwrap();
+    roots.add(ca).unwrap();
+    let (certificate, key) = world.authority.client(name);
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+    let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    let mut config = config.with_client_auth_cert(chain, key).unwrap();
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    let stream = TcpStream::connect(web(&world.running)).await.unwrap();
+    let host = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(host, stream).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
+    stream
+}
+
+/// Sends a request with the client certificate of `name`, over HTTP/1.1.
+pub(crate) async fn send_as(world: &World, name: &str, path: &str, body: &Value) -> Reply {
+    exchange(handshake(world, name, "http/1.1").await, post_json(path, body)).await
+}
+
+#[tokio::test]
+async fn client_certificates_identify_callers_over_both_versions_of_http() {
+    let world = World::new().await;
+    let caller = send_as(&world, GATEWAY, CALLER, &json!({})).await.json();
+    assert_eq!(caller["name"], GATEWAY);
+    assert_eq!(caller["roles"], json!(["ROLE_GATEWAY"]));
+
+    let stream = handshake(&world, GATEWAY, "h2").await;
+    let (mut http2, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = post_json(GRANT, &grant());
+    *request.uri_mut() = format!("https://localhost{GRANT}").parse().unwrap();
+    request.headers_mut().remove("host");
+    let response = http2.send_request(request).await.unwrap();
+    assert_eq!(response.status().as_u16(), 403);
+    stop(world.running).await.unwrap();
 }
