@@ -80,13 +80,6 @@ fn play(document: &str, backend: &Backend) {
                 command.text = command.text.replace(default, free);
             }
         }
-        // A page may rely on the defaults.
-        for (name, port) in
-            [("LISTEN", &port), ("METRICS_LISTEN", &metrics_port), ("WEB_LISTEN", &web_port)]
-        {
-            let address = format!("127.0.0.1:{port}");
-            environment.push((format!("SUPPORT_ACCESS_{name}"), address));
-        }
         let event_key = event_key_variable(&database_url);
         environment.extend(event_key.map(|(name, file)| (name.into(), file.display().to_string())));
         environment.push(("SUPPORT_ACCESS_DATABASE_URL".into(), database_url));

@@ -227,3 +227,44 @@ fn error() -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::proto::DESCRIPTORS;
+
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                if let Some(Value::String(target)) = fields.get("$ref") {
+                    found.push(target.clone());
+                }
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(values) => values.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_document_is_complete_and_has_the_comments() {
+        let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
+        let document = document(&pool, "supportaccess.v1");
+        let mut targets = Vec::new();
+        references(&document, &mut targets);
+        assert!(targets.len() > 100, "{}", targets.len());
+        for target in targets {
+            let path = target.trim_start_matches('#');
+            assert!(document.pointer(path).is_some_and(Value::is_object), "{target}");
+        }
+        for (path, item) in document["paths"].as_object().unwrap() {
+            assert_ne!(item["post"]["description"], "", "{path}");
+        }
+        let schemas = &document["components"]["schemas"];
+        let check = &schemas["supportaccess.v1.AccessCheck"]["properties"];
+        assert_eq!(check["groupIds"]["type"], "array");
+        assert_ne!(check["agentId"]["description"], "");
+        let levels = &schemas["supportaccess.v1.AccessLevel"];
+        assert!(levels["enum"].as_array().unwrap().contains(&"ACCESS_LEVEL_ADMIN".into()));
+    }
+}
