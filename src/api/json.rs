@@ -166,6 +166,10 @@ impl FieldPath {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::{collection::vec, prelude::*, sample::Index};
+
     use super::*;
     use crate::api::{
         limit::permit_of as permit,
@@ -212,5 +216,31 @@ mod tests {
         let shared = permit(1_100_000);
         let counted = super::parse(text.as_bytes(), &descriptor, &shared, &mut Vec::new());
         assert!(counted.is_ok() && shared.try_count(1_100_000), "the memory is released");
+    }
+
+    const BATCH: &[u8] = br#"{
+        "checks": [{"tenantId": "acme", "group_ids": ["a", "b"], "requiredLevel": 1}],
+        "consistencyToken": "t"
+    }"#;
+
+    proptest! {
+        #[test]
+        fn a_changed_text_is_rejected_or_read_as_by_others(
+            changes in vec((any::<Index>(), any::<u8>()), 1..8),
+        ) {
+            static DESCRIPTOR: LazyLock<MessageDescriptor> =
+                LazyLock::new(descriptor::<BatchCheckAccessRequest>);
+            let mut text = BATCH.to_vec();
+            for (index, byte) in changes {
+                let index = index.index(text.len());
+                text[index] = byte;
+            }
+            let mut encoded = Vec::new();
+            if parse(&text, &DESCRIPTOR, &permit(0), &mut encoded).is_ok() {
+                let mut json = serde_json::Deserializer::from_slice(&text);
+                let read = DynamicMessage::deserialize(DESCRIPTOR.clone(), &mut json).unwrap();
+                prop_assert_eq!(read.encode_to_vec(), encoded);
+            }
+        }
     }
 }
