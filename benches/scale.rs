@@ -80,6 +80,7 @@ impl Process {
         let mut child = Command::new(env!("CARGO_BIN_EXE_support-access"))
             .args(args)
             .args(["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
+            .args(["--web-listen", "off"])
             .args(["--log-format", "json", "--log", "info,support_access::rpc=off"])
             .stdin(Stdio::null())
             .stderr(Stdio::piped())

@@ -230,4 +230,5 @@ need_everything() {
   need_node
   need_environment checkov 'to check the chart'
   need_environment models 'to check the custom resources of the chart'
+  need_environment web 'to call the JSON API'
 }

@@ -33,6 +33,7 @@ mod memory;
 mod preflight;
 mod readings;
 mod running;
+mod serving;
 mod signals;
 pub mod tasks;
 mod telemetry;
@@ -52,13 +53,13 @@ pub use tls::TlsError;
 use config::{CallLimits, Common, Config, SidecarConfig};
 use connections::ConnectionLimiter;
 use identity::Identity;
+use listeners::Protocol;
 use memory::Budget;
 use readings::ReadingsSource;
+use serving::{METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_PER_NETWORK_MAX, serve_metrics};
 use signals::Signals;
 use tasks::Tasks;
-use transport::{
-    GrpcServer, METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_PER_NETWORK_MAX, Services,
-};
+use transport::{CallServer, Services};
 use workers::Workers;
 
 /// Runs a replica until SIGTERM or SIGINT. The first signal drains, the second aborts.
@@ -73,7 +74,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
 pub async fn run_sidecar(config: SidecarConfig) -> Result<(), ServeError> {
     let telemetry = telemetry::init(&config.common)?;
     let result = until_signalled(async {
-        let listeners = Listeners::bind(&config.common)?;
+        let listeners = Listeners::bind(&config.common, config.web_listen.as_ref())?;
         start_sidecar(config, listeners, Arc::new(SystemClock)).await
     })
     .await;
@@ -107,7 +108,7 @@ async fn until_signalled(
 
 /// Binds the listeners first: a process that cannot listen must not migrate the database.
 async fn open(config: Config) -> Result<Running, ServeError> {
-    let listeners = Listeners::bind(&config.common)?;
+    let listeners = Listeners::bind(&config.common, config.web_listen.as_ref())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (url, event_key_file) = (config.database_url.as_str(), config.event_key_file.as_deref());
     let store = store::open(url, Arc::clone(&clock), event_key_file).await?;
@@ -181,7 +182,7 @@ pub async fn start(
         reflection: config.common.reflection,
         identity,
     };
-    running.serve_grpc(&services, listeners.grpc).await;
+    running.serve_callers(&services, listeners.grpc, listeners.web).await;
     Ok(running)
 }
 
@@ -228,7 +229,7 @@ pub async fn start_sidecar(
         reflection: config.common.reflection,
         identity,
     };
-    running.serve_grpc(&services, listeners.grpc).await;
+    running.serve_callers(&services, listeners.grpc, listeners.web).await;
     Ok(running)
 }
 
@@ -243,6 +244,7 @@ impl Running {
         let addresses = listeners.grpc.iter().map(Listener::address);
         Ok(Self {
             grpc: addresses.collect::<Result<_, _>>()?,
+            web: listeners.web.as_ref().map(Listener::address).transpose()?,
             metrics: listeners.metrics.local_addr()?,
             workers: Arc::new(Workers::start()?),
             listeners: Tasks::new(),
@@ -270,18 +272,22 @@ impl Running {
             self.shutdown.abort_token(),
         );
         let tasks = self.background.clone();
-        let serving = transport::serve_http(router, listener, connections, tasks);
+        let serving = serve_metrics(router, listener, connections, tasks);
         self.background.spawn("metrics endpoint", serving);
     }
 
-    async fn serve_grpc(&self, services: &Services, listeners: Vec<Listener>) {
+    async fn serve_callers(&self, services: &Services, grpc: Vec<Listener>, web: Option<Listener>) {
         let connections = self.connections.clone();
         let (calls, tasks, workers) = (&self.calls, &self.listeners, Arc::clone(&self.workers));
-        let server = GrpcServer::new(services, &self.health, calls, tasks, connections, workers);
+        let server = CallServer::new(services, &self.health, calls, tasks, connections, workers);
         let server = Arc::new(server);
-        for (listener, address) in listeners.into_iter().zip(&self.grpc) {
-            let serving = Arc::clone(&server).serve(listener);
+        for (listener, address) in grpc.into_iter().zip(&self.grpc) {
+            let serving = Arc::clone(&server).serve(listener, Protocol::Grpc);
             self.listeners.spawn(format!("gRPC on {address}"), serving);
+        }
+        for (listener, address) in web.into_iter().zip(&self.web) {
+            let serving = Arc::clone(&server).serve(listener, Protocol::Web);
+            self.listeners.spawn(format!("web on {address}"), serving);
         }
         let node = Arc::clone(&services.node);
         if node.read_view().is_fresh() {
@@ -291,6 +297,9 @@ impl Running {
         self.background.spawn("health", health);
         for address in &self.grpc {
             info!(grpc = %address, "listening");
+        }
+        if let Some(address) = &self.web {
+            info!(web = %address, "listening");
         }
         info!(metrics = %self.metrics, "listening");
     }

@@ -102,7 +102,8 @@ class Node(Program):
     def __init__(self, directory, name, *command, configuration="", listen="127.0.0.1:0",
                  core=SERVER_CORE, wrapper=()):
         file = Path(directory, f"{name}.toml")
-        file.write_text(f'listen = ["{listen}"]\nmetrics_listen = "127.0.0.1:0"\n{configuration}')
+        file.write_text(f'listen = ["{listen}"]\nweb_listen = "off"\n'
+                        f'metrics_listen = "127.0.0.1:0"\n{configuration}')
         super().__init__(directory, name, *wrapper, RELEASE / "support-access", *command,
                          "--config", file, core=core)
         self.listen = listen

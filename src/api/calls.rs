@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, Response, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
 use prost::Message;
 use tokio_util::{bytes::Bytes, sync::CancellationToken};
 use tonic::{body::Body, service::Routes};
@@ -19,10 +19,11 @@ use crate::{
         body::{CallBody, Holder, hold_in_header},
         call_id::CallId,
         detached::Spawn,
+        format::Format,
         grpc::{
             CheckCall, ENFORCEMENT_TIMEOUT, Failure, MESSAGE_LENGTH_MAX, TIMEOUT, access::Access,
             deadline_of, explain_refusal, reject, reject_excess, reject_late,
-            reject_unauthenticated_call, reject_unread,
+            reject_unauthenticated_call,
         },
         head::{GRPC_TIMEOUT, Head, head_of_handlers, headers_of_handlers},
         known_callers::{KnownCaller, KnownCallers},
@@ -30,7 +31,7 @@ use crate::{
         message::{BoxError, CountedBody, count_fields, read_message, whole, within},
         metrics::{ConnectionMetrics, Metrics},
         observe::{ObservedBody, RpcObserver},
-        unary::{decode, respond},
+        unary::{decode, hold, respond},
     },
     auth::{Authenticator, ConnectionInfo, UnauthenticatedCall},
     domain::{Action, Caller},
@@ -89,6 +90,7 @@ struct Arrival {
     at: Instant,
     /// The deadline of the caller.
     timeout: Option<Duration>,
+    format: Format,
 }
 
 /// A call that is admitted.
@@ -106,10 +108,28 @@ impl<T: Spawn> ConnectionCalls<T> {
         Self { shared, connection, metrics, known_callers: KnownCallers::default() }
     }
 
-    /// Handles a call.
+    /// Whether every program of this host that reaches the port has all roles.
+    pub(super) fn accepts_every_program(&self) -> bool {
+        self.shared.authenticator.is_disabled() && self.connection.address.is_some()
+    }
+
+    /// Admits a request that is no call of gRPC.
+    pub(super) async fn admit(&self, mut headers: HeaderMap) -> Result<CallPermit, Response<Body>> {
+        let known = self.identify(&mut headers, Instant::now()).await?;
+        known.usage.admit(None).map_err(reject_excess)
+    }
+
+    /// The bytes of a response to an admitted request. They hold the permit until the transport has
+    /// written them.
+    pub(super) fn hold(&self, bytes: Bytes, permit: CallPermit) -> Bytes {
+        hold(bytes, permit, &self.connection.unsent)
+    }
+
+    /// Handles a call of gRPC, whose messages have this form.
     pub async fn serve<B>(
         self: Arc<Self>,
         request: Request<B>,
+        format: Format,
     ) -> Result<Response<ObservedBody<CallBody>>, Infallible>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
@@ -121,6 +141,7 @@ impl<T: Spawn> ConnectionCalls<T> {
             id: observer.id_without_span(),
             at: observer.started(),
             timeout: observer.timeout(),
+            format,
         };
         let (parts, body) = request.into_parts();
         let handled = pin!(async {
@@ -135,8 +156,8 @@ impl<T: Spawn> ConnectionCalls<T> {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let head = Head::read(&parts.headers)?;
         if parts.uri.path() == HEALTH_CHECK {
+            Head::read(&parts.headers)?;
             let unauthenticated = self
                 .connection
                 .try_start_unauthenticated_call()
@@ -144,16 +165,7 @@ impl<T: Spawn> ConnectionCalls<T> {
             let head = head_of_handlers(parts);
             return Box::pin(self.check_health(head, body, unauthenticated)).await;
         }
-        let Head { token, actor } = head;
-        let known = self.known_callers.find(&head, arrival.at);
-        let KnownCaller { caller, usage } = if let Some(known) = known {
-            known
-        } else {
-            let claimed = (token.map(str::to_owned), actor.map(str::to_owned));
-            // Freed before any wait.
-            parts.headers = headers_of_handlers(&parts.headers);
-            Box::pin(self.authenticate(claimed, arrival.at)).await?
-        };
+        let KnownCaller { caller, usage } = self.identify(&mut parts.headers, arrival.at).await?;
         let permit = usage.admit(arrival.action).map_err(reject_excess)?;
         let call = Admitted { arrival, caller, usage, permit };
         let action = call.arrival.action;
@@ -167,6 +179,23 @@ impl<T: Spawn> ConnectionCalls<T> {
             Some(Action::ExplainAccess) => Box::pin(self.explain(body, call)).await,
             _ => self.check(body, call).await,
         }
+    }
+
+    /// The caller of a request that arrived at `at`. Frees headers that no handler reads if the
+    /// caller must be authenticated.
+    async fn identify(
+        &self,
+        headers: &mut HeaderMap,
+        at: Instant,
+    ) -> Result<KnownCaller, Response<Body>> {
+        let head = Head::read(headers)?;
+        if let Some(known) = self.known_callers.find(&head, at) {
+            return Ok(known);
+        }
+        let claimed = (head.token.map(str::to_owned), head.actor.map(str::to_owned));
+        // Freed before any wait.
+        *headers = headers_of_handlers(headers);
+        Box::pin(self.authenticate(claimed, at)).await
     }
 
     async fn authenticate(
@@ -187,13 +216,14 @@ impl<T: Spawn> ConnectionCalls<T> {
         let Admitted { arrival, caller, permit, .. } = call;
         let answer = {
             let answering = pin!(async {
-                let message = read_message(body, CHECK_LENGTH_MAX, &permit).await?;
+                let message =
+                    read_message(body, CHECK_LENGTH_MAX, &arrival.format, &permit).await?;
                 let call = self.check_call(&arrival, &caller);
                 self.shared.access.check_access(&call, decode(&message)?).await
             });
             within(TIMEOUT, answering).await
         };
-        self.respond(answer, permit)
+        self.respond(answer, &arrival.format, permit)
     }
 
     /// Reads the whole batch before it is decoded, because each of its checks counts.
@@ -205,14 +235,15 @@ impl<T: Spawn> ConnectionCalls<T> {
         let Admitted { arrival, caller, usage, permit } = call;
         let answer = {
             let answering = pin!(async {
-                let message = read_message(body, MESSAGE_LENGTH_MAX, &permit).await?;
+                let message =
+                    read_message(body, MESSAGE_LENGTH_MAX, &arrival.format, &permit).await?;
                 usage.take_checks(count_fields(&message, CHECKS_TAG))?;
                 let call = self.check_call(&arrival, &caller);
                 self.shared.access.batch_check_access(&call, decode(&message)?).await
             });
             within(TIMEOUT, answering).await
         };
-        self.respond(answer, permit)
+        self.respond(answer, &arrival.format, permit)
     }
 
     async fn explain<B>(&self, body: B, call: Admitted) -> Handled
@@ -223,7 +254,8 @@ impl<T: Spawn> ConnectionCalls<T> {
         let Admitted { arrival, caller, permit, .. } = call;
         let answer = {
             let answering = pin!(async {
-                let message = read_message(body, CHECK_LENGTH_MAX, &permit).await?;
+                let message =
+                    read_message(body, CHECK_LENGTH_MAX, &arrival.format, &permit).await?;
                 let message = decode(&message)?;
                 let (access, connection) =
                     (self.shared.access.clone(), Arc::clone(&self.connection));
@@ -237,7 +269,7 @@ impl<T: Spawn> ConnectionCalls<T> {
             });
             within(TIMEOUT, answering).await
         };
-        self.respond(answer, permit)
+        self.respond(answer, &arrival.format, permit)
     }
 
     fn check_call<'a>(&'a self, arrival: &'a Arrival, caller: &'a Caller) -> CheckCall<'a> {
@@ -249,12 +281,13 @@ impl<T: Spawn> ConnectionCalls<T> {
     fn respond<M: Message>(
         &self,
         answer: Option<Result<M, Failure>>,
+        format: &Format,
         permit: CallPermit,
     ) -> Handled {
         let unsent = &self.connection.unsent;
         let rejection = match answer {
             Some(Ok(answer)) => {
-                let response = respond(&answer, permit, unsent).map_err(reject_unread)?;
+                let response = respond(&answer, format, permit, unsent).map_err(reject)?;
                 return Ok(response.map(CallBody::Unary));
             }
             Some(Err(failure)) => reject(failure),
@@ -269,7 +302,8 @@ impl<T: Spawn> ConnectionCalls<T> {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let Admitted { arrival: Arrival { action, timeout, .. }, caller, permit, .. } = call;
+        let Admitted { arrival, caller, permit, .. } = call;
+        let Arrival { action, timeout, format, .. } = arrival;
         let permit = Arc::new(permit);
         let (timeout_max, default) = timeout_of(action);
         if let (None, Some(default)) = (timeout, default) {
@@ -288,13 +322,16 @@ impl<T: Spawn> ConnectionCalls<T> {
                 let body = match action {
                     // The services of others, and streams.
                     None | Some(Action::Follow) => Body::new(CountedBody::new(body, kept.clone())),
-                    Some(_) => whole(read_message(body, MESSAGE_LENGTH_MAX, &permit).await?),
+                    Some(_) => {
+                        whole(read_message(body, MESSAGE_LENGTH_MAX, &format, &permit).await?)
+                    }
                 };
                 self.call_route(head.map(|()| body)).await
             });
             within(timeout, calling).await.unwrap_or_else(|| Ok(reject_late()))
         };
-        Ok(self.routed(response.unwrap_or_else(reject), kept.map(Holder::Caller)))
+        let response = response.unwrap_or_else(reject).map(|body| format.wrap(body, &permit));
+        Ok(self.routed(response, kept.map(Holder::Caller)))
     }
 
     /// A call without a caller.

@@ -16,6 +16,7 @@ pub use call::parse_timeout;
 pub(in crate::api) use call::{CheckCall, ENFORCEMENT_TIMEOUT, TIMEOUT, deadline_of};
 pub use status::{
     Failure, MESSAGE_LENGTH_MAX, Unread, disconnected, excess, excess_trailers, explain_refusal,
-    reject, reject_excess, reject_head, reject_late, reject_name, reject_unauthenticated,
-    reject_unauthenticated_call, reject_unread, shutdown_trailers, state_call_id,
+    failure_trailers, reject, reject_excess, reject_head, reject_late, reject_name,
+    reject_unauthenticated, reject_unauthenticated_call, reject_unknown_method, shutdown_trailers,
+    state_call_id, status_of, unwritten,
 };

@@ -99,6 +99,21 @@ pub struct Excess {
     pub delay: Duration,
 }
 
+/// The permit of the only caller, whose quota is `bytes`.
+#[cfg(test)]
+pub(super) fn permit_of(bytes: usize) -> CallPermit {
+    let one = NonZeroU32::MIN;
+    let limits = CallerLimits {
+        calls: 1,
+        calls_in_all: 1,
+        bytes,
+        bytes_in_all: bytes,
+        checks_per_second: one,
+        requests_per_second: one,
+    };
+    Limits::new(limits).usage_of(&"ann".into()).admit(None).unwrap()
+}
+
 // === impl Limits ===
 
 impl Limits {

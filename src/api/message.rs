@@ -12,18 +12,17 @@ use std::{
 
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tokio::time::{Sleep, sleep};
 use tokio_util::bytes::{Bytes, BytesMut};
 use tonic::{Status, body::Body};
 
 use crate::api::{
+    format::{Format, PREFIX_LENGTH},
     grpc::{Unread, disconnected, excess},
     limit::{CallPermit, UNCOUNTED_BYTES},
+    wire::{Field, Fields},
 };
 
-/// Length of the prefix of a gRPC message: a compression flag and the length.
-pub(super) const PREFIX_LENGTH: usize = 5;
 /// Maximum of [`decoded_size`], in bytes. The largest valid message is a batch of 1,000 checks with
 /// 500 groups each.
 const DECODED_SIZE_MAX: usize = 32 * 1_024 * 1_024;
@@ -37,7 +36,7 @@ const FIELD_SIZE: usize = 256;
 const INNER_FIELD_SIZE: usize = 48;
 
 /// The error of a body of the transport.
-pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// A message of a stream, or of a service of others, whose bytes are counted while it arrives.
 pub(super) struct CountedBody<B> {
@@ -47,19 +46,23 @@ pub(super) struct CountedBody<B> {
     permit: Option<Arc<CallPermit>>,
 }
 
-/// Reads a whole message with its prefix, within [`MESSAGE_TIMEOUT`]. Counts its bytes, and the
-/// memory of the decoded message, unless both are few: two bytes of an empty field may take more
-/// than a hundred bytes.
+/// Reads a whole message of at most `length_max` bytes, within [`MESSAGE_TIMEOUT`]. The result has
+/// the prefix of gRPC. Counts the bytes, and the memory of the decoded message, unless both are
+/// few: two bytes of an empty field may take more than a hundred bytes.
 pub(super) async fn read_message<B>(
     body: B,
     length_max: usize,
+    format: &Format,
     permit: &CallPermit,
 ) -> Result<Bytes, Unread>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
-    let reading = pin!(read_body(body, length_max + PREFIX_LENGTH, permit));
-    let message = within(MESSAGE_TIMEOUT, reading).await.unwrap_or(Err(Unread::Late))?;
+    let body = {
+        let reading = pin!(read_body(body, format.body_length(length_max), permit));
+        within(MESSAGE_TIMEOUT, reading).await.unwrap_or(Err(Unread::Late))?
+    };
+    let message = format.read(body.ok_or(Unread::TooLong { length_max })?, length_max, permit)?;
     let size = decoded_size(&message);
     if size > DECODED_SIZE_MAX {
         return Err(Unread::TooManyFields);
@@ -87,7 +90,12 @@ pub(super) async fn within<F: Future>(
     .await
 }
 
-async fn read_body<B>(mut body: B, length_max: usize, permit: &CallPermit) -> Result<Bytes, Unread>
+/// `None`: the body is too long.
+async fn read_body<B>(
+    mut body: B,
+    length_max: usize,
+    permit: &CallPermit,
+) -> Result<Option<Bytes>, Unread>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
@@ -99,7 +107,7 @@ where
         let Ok(data) = frame.map_err(|_| Unread::Disconnected)?.into_data() else { continue };
         let length = message.len() + joined.len() + data.len();
         if length > length_max {
-            return Err(Unread::TooLong { length_max: length_max - PREFIX_LENGTH });
+            return Ok(None);
         }
         if length > counted {
             if !permit.try_count(length - counted) {
@@ -118,7 +126,7 @@ where
             break;
         }
     }
-    Ok(if joined.is_empty() { message } else { joined.freeze() })
+    Ok(Some(if joined.is_empty() { message } else { joined.freeze() }))
 }
 
 /// A body of these bytes.
@@ -128,22 +136,18 @@ pub(super) fn whole(bytes: Bytes) -> Body {
 
 /// The number of fields of the message in `body` that have this tag.
 pub(super) fn count_fields(body: &[u8], tag: u32) -> usize {
-    Fields::of(body).filter(|field| field.tag == tag).count()
+    fields_of(body).filter(|field| field.tag == tag).count()
 }
 
 /// An estimate of the memory that the decoded message takes beyond the texts in it, in bytes.
 fn decoded_size(body: &[u8]) -> usize {
     let size = |field: Field<'_>| FIELD_SIZE + Fields(field.bytes).count() * INNER_FIELD_SIZE;
-    Fields::of(body).map(size).sum()
+    fields_of(body).map(size).sum()
 }
 
-/// The fields of a message, until the first malformed one.
-struct Fields<'a>(&'a [u8]);
-
-struct Field<'a> {
-    tag: u32,
-    /// Empty for numbers.
-    bytes: &'a [u8],
+/// The fields of the message after the prefix.
+fn fields_of(body: &[u8]) -> Fields<'_> {
+    Fields(body.get(PREFIX_LENGTH..).unwrap_or_default())
 }
 
 // === impl CountedBody ===
@@ -189,58 +193,20 @@ where
     }
 }
 
-// === impl Fields ===
-
-impl<'a> Fields<'a> {
-    /// The fields of the message after the prefix.
-    fn of(body: &'a [u8]) -> Self {
-        Self(body.get(PREFIX_LENGTH..).unwrap_or_default())
-    }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Field<'a>;
-
-    fn next(&mut self) -> Option<Field<'a>> {
-        let (tag, wire_type) = decode_key(&mut self.0).ok()?;
-        if wire_type != WireType::LengthDelimited {
-            skip_field(wire_type, tag, &mut self.0, DecodeContext::default()).ok()?;
-            return Some(Field { tag, bytes: &[] });
-        }
-        let length = usize::try_from(decode_varint(&mut self.0).ok()?).ok()?;
-        let (bytes, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(Field { tag, bytes })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, num::NonZeroU32};
+    use std::future::pending;
 
     use http_body_util::StreamBody;
     use prost::Message;
 
     use super::*;
     use crate::api::{
-        limit::{CallerLimits, Limits},
+        limit::permit_of,
         proto::v1::{AccessCheck, BatchCheckAccessRequest},
     };
 
     const LENGTH_MAX: usize = 10_000;
-
-    fn permit() -> CallPermit {
-        let one = NonZeroU32::MIN;
-        let limits = CallerLimits {
-            calls: 1,
-            calls_in_all: 1,
-            bytes: LENGTH_MAX,
-            bytes_in_all: LENGTH_MAX,
-            checks_per_second: one,
-            requests_per_second: one,
-        };
-        Limits::new(limits).usage_of(&"ann".into()).admit(None).unwrap()
-    }
 
     /// Reads a message that arrives in these parts. `None`: the client resets the stream.
     async fn read(parts: &[Option<usize>]) -> Result<usize, Unread> {
@@ -249,7 +215,8 @@ mod tests {
             None => Err(Status::cancelled("reset")),
         };
         let frames = futures::stream::iter(parts.iter().map(frame).collect::<Vec<_>>());
-        let read = read_message(StreamBody::new(frames), LENGTH_MAX, &permit()).await;
+        let body = StreamBody::new(frames);
+        let read = read_message(body, LENGTH_MAX, &Format::Grpc, &permit_of(LENGTH_MAX)).await;
         read.map(|message| message.len())
     }
 
@@ -267,18 +234,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_message_that_does_not_arrive_is_late() {
         let frames = futures::stream::once(pending::<Result<Frame<Bytes>, Status>>());
-        let read = read_message(Box::pin(StreamBody::new(frames)), LENGTH_MAX, &permit()).await;
+        let body = Box::pin(StreamBody::new(frames));
+        let read = read_message(body, LENGTH_MAX, &Format::Grpc, &permit_of(LENGTH_MAX)).await;
         assert_eq!(read, Err(Unread::Late));
     }
 
     #[tokio::test]
     async fn bytes_beyond_the_quota_are_rejected() {
-        let first = permit();
+        let first = permit_of(LENGTH_MAX);
         assert!(first.try_count(LENGTH_MAX));
         let body = Full::new(Bytes::from(vec![0; UNCOUNTED_BYTES + 1]));
-        assert_eq!(read_message(body, LENGTH_MAX, &first).await, Err(Unread::Excess));
+        let read = read_message(body, LENGTH_MAX, &Format::Grpc, &first).await;
+        assert_eq!(read, Err(Unread::Excess));
         let body = Full::new(Bytes::from(vec![0; UNCOUNTED_BYTES]));
-        assert!(read_message(body, LENGTH_MAX, &first).await.is_ok());
+        assert!(read_message(body, LENGTH_MAX, &Format::Grpc, &first).await.is_ok());
     }
 
     fn body(checks: Vec<AccessCheck>) -> Vec<u8> {

@@ -14,9 +14,9 @@ use tokio_util::bytes::Bytes;
 
 use crate::{
     api::{
-        grpc::Unread,
+        format::{Format, PREFIX_LENGTH},
+        grpc::{Failure, Unread},
         limit::{CallPermit, UNCOUNTED_BYTES},
-        message::PREFIX_LENGTH,
         observe::GRPC_STATUS,
     },
     service::unsent::{Unsent, UnsentChunk},
@@ -34,9 +34,9 @@ pub struct UnaryBody {
     has_ended: bool,
 }
 
-/// A message that the transport owns, and the permit of its call.
-struct Sent {
-    bytes: Vec<u8>,
+/// Bytes that the transport owns, and the permit of their call.
+struct Sent<T> {
+    bytes: T,
     _age: UnsentChunk,
     _permit: CallPermit,
 }
@@ -57,29 +57,43 @@ pub(super) fn decode<M: Message + Default>(body: &[u8]) -> Result<M, Unread> {
 /// response.
 pub(super) fn respond(
     message: &impl Message,
+    format: &Format,
     permit: CallPermit,
     unsent: &Arc<Unsent>,
-) -> Result<Response<UnaryBody>, Unread> {
+) -> Result<Response<UnaryBody>, Failure> {
     let length = message.encoded_len();
     let size = PREFIX_LENGTH + length;
     if size > UNCOUNTED_BYTES && !permit.try_count(size) {
-        return Err(Unread::Excess);
+        return Err(Unread::Excess.into());
     }
     let mut bytes = Vec::with_capacity(size);
     bytes.push(0);
     // A response is shorter than 4 GiB.
     bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
     message.encode_raw(&mut bytes);
-    let sent = Sent { bytes, _age: unsent.start(), _permit: permit };
-    let body = UnaryBody { message: Some(Bytes::from_owner(sent)), has_ended: false };
+    let bytes = format.write(bytes, &permit)?;
+    let grown = bytes.len().saturating_sub(size.max(UNCOUNTED_BYTES));
+    if grown > 0 && !permit.try_count(grown) {
+        return Err(Unread::Excess.into());
+    }
+    let body = UnaryBody { message: Some(hold(bytes, permit, unsent)), has_ended: false };
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     Ok(response)
 }
 
-impl AsRef<[u8]> for Sent {
+/// The bytes of a response, which hold the permit of the call until the transport has written them.
+pub(super) fn hold(
+    bytes: impl AsRef<[u8]> + Send + 'static,
+    permit: CallPermit,
+    unsent: &Arc<Unsent>,
+) -> Bytes {
+    Bytes::from_owner(Sent { bytes, _age: unsent.start(), _permit: permit })
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Sent<T> {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_ref()
     }
 }
 

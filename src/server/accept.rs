@@ -18,12 +18,16 @@ use tokio::{
     time::sleep,
 };
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{either::Either, sync::CancellationToken};
 use tracing::warn;
 
 use crate::{
     auth::{Authenticator, ConnectionInfo, Peer},
-    server::{authority::LocalAuthority, listeners::UnixSocket, tls::Tls},
+    server::{
+        authority::LocalAuthority,
+        listeners::{Protocol, UnixSocket},
+        tls::Tls,
+    },
 };
 
 /// Pause after an error of `accept`, such as too many open files.
@@ -116,12 +120,14 @@ impl Socket for IdleTcpStream {
 pub(super) struct TlsListener {
     pub(super) tcp: TcpListener,
     pub(super) tls: Arc<Tls>,
+    pub(super) protocol: Protocol,
 }
 
 /// A connection before the handshake.
 pub(super) struct TlsSocket {
     tcp: IdleTcpStream,
     tls: Arc<Tls>,
+    protocol: Protocol,
 }
 
 impl Accept for TlsListener {
@@ -129,7 +135,8 @@ impl Accept for TlsListener {
 
     async fn accept(&self) -> io::Result<(TlsSocket, Origin)> {
         let (tcp, origin) = Accept::accept(&self.tcp).await?;
-        Ok((TlsSocket { tcp, tls: Arc::clone(&self.tls) }, origin))
+        let (tls, protocol) = (Arc::clone(&self.tls), self.protocol);
+        Ok((TlsSocket { tcp, tls, protocol }, origin))
     }
 }
 
@@ -137,39 +144,52 @@ impl Socket for TlsSocket {
     type Io = TlsStream<TcpStream>;
 
     async fn open(self) -> io::Result<Opened<Self::Io>> {
-        let (io, info, revoked) = self.tls.accept(TcpStream::from_std(self.tcp)?).await?;
+        let stream = TcpStream::from_std(self.tcp)?;
+        let (io, info, revoked) = self.tls.accept(stream, self.protocol).await?;
         Ok(Opened { io, info, revoked })
     }
 }
 
-/// A Unix socket that rejects users without a binding, and accepts every `:authority`.
+/// A Unix socket that rejects users without a binding. For gRPC, accepts every `:authority`.
 pub(super) struct LocalListener {
     pub(super) socket: UnixSocket,
     pub(super) authenticator: Arc<Authenticator>,
+    pub(super) protocol: Protocol,
+}
+
+/// An accepted connection of a user of this host.
+pub(super) struct LocalSocket {
+    stream: IdleUnixStream,
+    protocol: Protocol,
 }
 
 impl Accept for LocalListener {
-    type Socket = IdleUnixStream;
+    type Socket = LocalSocket;
 
-    async fn accept(&self) -> io::Result<(IdleUnixStream, Origin)> {
+    async fn accept(&self) -> io::Result<(LocalSocket, Origin)> {
         let (stream, _) = self.socket.listener.accept().await?;
         let uid = stream.peer_cred()?.uid();
         if !self.authenticator.allows_user(uid) {
             warn!(target: "support_access::audit", uid, "a user of this host was rejected");
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        Ok((stream.into_std()?, Origin::User(uid)))
+        let socket = LocalSocket { stream: stream.into_std()?, protocol: self.protocol };
+        Ok((socket, Origin::User(uid)))
     }
 }
 
-impl Socket for IdleUnixStream {
-    type Io = Join<LocalAuthority<OwnedReadHalf>, OwnedWriteHalf>;
+impl Socket for LocalSocket {
+    type Io = Join<Either<LocalAuthority<OwnedReadHalf>, OwnedReadHalf>, OwnedWriteHalf>;
 
     async fn open(self) -> io::Result<Opened<Self::Io>> {
-        let stream = UnixStream::from_std(self)?;
+        let stream = UnixStream::from_std(self.stream)?;
         let uid = stream.peer_cred()?.uid();
         let (reader, writer) = stream.into_split();
-        let io = join(LocalAuthority::new(reader), writer);
+        let reader = match self.protocol {
+            Protocol::Grpc => Either::Left(LocalAuthority::new(reader)),
+            Protocol::Web => Either::Right(reader),
+        };
+        let io = join(reader, writer);
         Ok(Opened { io, info: ConnectionInfo::new(Peer::User(uid), None), revoked: None })
     }
 }

@@ -31,16 +31,27 @@ pub struct BindError {
     cause: String,
 }
 
+/// The protocol of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// gRPC.
+    Grpc,
+    /// HTTP/1.1 and HTTP/2, see [`Web`](crate::api::web::Web).
+    Web,
+}
+
 /// All listening sockets of a process.
 #[derive(Debug)]
 pub struct Listeners {
     /// gRPC.
     pub grpc: Vec<Listener>,
+    /// JSON over HTTP. `None`: not served.
+    pub web: Option<Listener>,
     /// Metrics and health over HTTP.
     pub metrics: TcpListener,
 }
 
-/// A listening socket for gRPC.
+/// A listening socket of callers.
 #[derive(Debug)]
 pub enum Listener {
     /// A TCP socket.
@@ -68,14 +79,15 @@ struct SocketFile {
 // === impl Listeners ===
 
 impl Listeners {
-    /// Binds every address of the configuration.
-    pub fn bind(config: &Common) -> Result<Self, BindError> {
+    /// Binds every address of the configuration, and the address `web`.
+    pub fn bind(config: &Common, web: Option<&ListenAddress>) -> Result<Self, BindError> {
         let mut grpc = Vec::with_capacity(config.listen.len());
         for address in &config.listen {
             grpc.push(Listener::bind(address, config.socket_mode)?);
         }
+        let web = web.map(|address| Listener::bind(address, config.socket_mode)).transpose()?;
         let metrics = bind_tcp(config.metrics_listen)?;
-        Ok(Self { grpc, metrics })
+        Ok(Self { grpc, web, metrics })
     }
 }
 

@@ -27,19 +27,21 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Running {
     /// The gRPC addresses, in the order of the configuration, with real ports.
     pub grpc: Vec<ListenAddress>,
+    /// The address of JSON over HTTP, with the real port. `None`: not served.
+    pub web: Option<ListenAddress>,
     /// The address of metrics and health, with the real port.
     pub metrics: SocketAddr,
     pub(super) shutdown: ShutdownHandle,
-    /// The threads of the gRPC connections.
+    /// The threads of the connections of callers.
     pub(super) workers: Arc<Workers>,
-    /// The gRPC listeners with their connections and calls. They end first.
+    /// The listeners of callers with their connections and calls. They end first.
     pub(super) listeners: Tasks,
     /// Calls that continue after their callers have disconnected.
     pub(super) calls: Tasks,
     /// Tasks that calls depend on, and the metrics endpoint, which reports until the end. They end
     /// last.
     pub(super) background: Tasks,
-    /// The gRPC connections.
+    /// The connections of callers.
     pub(super) connections: ConnectionLimiter,
     pub(super) health: Health,
     /// `None`: a sidecar.

@@ -1,5 +1,5 @@
-//! TLS of the gRPC listeners. Certificates and keys are read from files, and read again when the
-//! files change.
+//! TLS of the listeners of callers. Certificates and keys are read from files, and read again when
+//! the files change.
 
 use std::{
     fmt, io,
@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use crate::{
     auth::{ConnectionInfo, Peer, certificate::Certificate},
     domain::Time,
-    server::config::TlsFiles,
+    server::{config::TlsFiles, listeners::Protocol},
 };
 
 mod files;
@@ -40,7 +40,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 #[error("TLS cannot be set up: {0}")]
 pub struct TlsError(String);
 
-/// The TLS of all gRPC listeners on TCP.
+/// The TLS of all TCP listeners for callers.
 pub(super) struct Tls {
     files: TlsFiles,
     /// Whether clients may connect without a certificate, because tokens are accepted.
@@ -51,7 +51,8 @@ pub(super) struct Tls {
 
 /// The configuration of new connections.
 struct Current {
-    config: Arc<ServerConfig>,
+    grpc: Arc<ServerConfig>,
+    web: Arc<ServerConfig>,
     /// Earliest expiry of the certificates in each file, by the setting that names the file.
     expiries: Vec<(&'static str, Time)>,
     /// Cancelled when an authority is removed that may have issued the certificate of a connected
@@ -74,18 +75,22 @@ impl Tls {
     ) -> Result<(Self, Loaded), TlsError> {
         let contents = Contents::read(&files).map_err(TlsError)?;
         let config = contents.config(&files, is_certificate_optional).map_err(TlsError)?;
-        let (config, expiries) = (Arc::new(config), contents.expiries());
-        let revoked = CancellationToken::new();
-        let current = ArcSwap::from_pointee(Current { config, expiries, revoked });
+        let current = Current::new(config, contents.expiries(), CancellationToken::new());
+        let current = ArcSwap::from_pointee(current);
         let handshakes_failed = AtomicU64::new(0);
         let tls = Self { files, is_certificate_optional, current, handshakes_failed };
         Ok((tls, Loaded(contents)))
     }
 
     /// Performs the handshake with a client within the timeout.
-    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsConnection> {
+    pub(super) async fn accept(
+        &self,
+        stream: TcpStream,
+        protocol: Protocol,
+    ) -> io::Result<TlsConnection> {
         let address = stream.peer_addr().ok();
-        self.handshake(stream).await.inspect_err(|error| self.note_failure(error, address))
+        let handshake = self.handshake(stream, protocol).await;
+        handshake.inspect_err(|error| self.note_failure(error, address))
     }
 
     /// The number of handshakes that the server or the client rejected. Timeouts and closed
@@ -104,8 +109,12 @@ impl Tls {
         warn!(target: "support_access::audit", address, %error, "a TLS handshake has failed");
     }
 
-    async fn handshake(&self, stream: TcpStream) -> io::Result<TlsConnection> {
-        let Current { config, revoked, .. } = &*self.current.load_full();
+    async fn handshake(&self, stream: TcpStream, protocol: Protocol) -> io::Result<TlsConnection> {
+        let Current { grpc, web, revoked, .. } = &*self.current.load_full();
+        let config = match protocol {
+            Protocol::Grpc => grpc,
+            Protocol::Web => web,
+        };
         let acceptor = TlsAcceptor::from(Arc::clone(config));
         let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
             .await
@@ -174,12 +183,23 @@ impl Tls {
         let before = self.current.load_full();
         let revoked =
             if keeps_authorities { before.revoked.clone() } else { CancellationToken::new() };
-        let (config, expiries) = (Arc::new(config), contents.expiries());
-        self.current.store(Arc::new(Current { config, expiries, revoked }));
+        self.current.store(Arc::new(Current::new(config, contents.expiries(), revoked)));
         if !keeps_authorities {
             info!("an authority was removed: closing connections with client certificates");
             before.revoked.cancel();
         }
+    }
+}
+
+impl Current {
+    fn new(
+        grpc: ServerConfig,
+        expiries: Vec<(&'static str, Time)>,
+        revoked: CancellationToken,
+    ) -> Self {
+        let mut web = grpc.clone();
+        web.alpn_protocols.push(b"http/1.1".to_vec());
+        Self { grpc: Arc::new(grpc), web: Arc::new(web), expiries, revoked }
     }
 }
 

@@ -1,25 +1,22 @@
-//! Serving: gRPC, and the HTTP endpoint for metrics and health.
+//! Serving callers: gRPC and the web listener.
 
-use std::{num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, LazyLock},
+};
 
 use http::Request;
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
-    service::TowerToHyperService,
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{rt::TokioExecutor, server::conn::auto::Builder};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::service::Routes;
-use tracing::{debug, error};
+use tracing::error;
 
 use crate::{
     api::{
         calls::{Calls, ConnectionCalls},
         detached::Detached,
+        format::Format,
         grpc::{
             MESSAGE_LENGTH_MAX,
             access::Access,
@@ -39,6 +36,7 @@ use crate::{
                 support_access_admin_server::SupportAccessAdminServer,
             },
         },
+        web::Web,
     },
     node::CheckNode,
     server::{
@@ -46,27 +44,16 @@ use crate::{
         connection::Connection,
         connections::ConnectionLimiter,
         identity::Identity,
-        listeners::Listener,
-        memory::{Budget, WINDOW_MIN},
+        listeners::{Listener, Protocol},
+        memory::Budget,
+        serving::{self, serve_abortable, serve_connection},
         tasks::Tasks,
         workers::Workers,
     },
     service::{Service, check::Checks},
 };
 
-/// Maximum number of connections to the metrics endpoint.
-pub(super) const METRICS_CONNECTIONS_MAX: usize = 256;
-/// Maximum number of these connections from one network, so that no client can deny the endpoint to
-/// others.
-pub(super) const METRICS_CONNECTIONS_PER_NETWORK_MAX: usize = 64;
-/// Maximum size of the metadata of a call, in bytes.
-const METADATA_LENGTH_MAX: u32 = 16 * 1_024;
-/// Maximum size of the head of an HTTP/1 request, in bytes.
-const HTTP_HEAD_LENGTH_MAX: usize = 16 * 1_024;
-/// Timeout of the head of an HTTP/1 request.
-const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The components behind gRPC.
+/// The components behind the calls.
 #[derive(Debug)]
 pub(super) struct Services {
     pub(super) node: Arc<CheckNode>,
@@ -79,10 +66,14 @@ pub(super) struct Services {
     pub(super) identity: Identity,
 }
 
-/// The gRPC server. Its listeners share the limits.
+/// The server of all callers. Its listeners share the limits.
 #[derive(Debug)]
-pub(super) struct GrpcServer {
-    http2: http2::Builder<TokioExecutor>,
+pub(super) struct CallServer {
+    http2: Builder<TokioExecutor>,
+    /// HTTP/1.1 and HTTP/2.
+    http: Builder<TokioExecutor>,
+    /// Prepared for the first connection.
+    web: LazyLock<Web>,
     calls: Arc<Calls<Tasks>>,
     identity: Identity,
     connections: ConnectionLimiter,
@@ -91,9 +82,9 @@ pub(super) struct GrpcServer {
     tasks: Tasks,
 }
 
-// === impl GrpcServer ===
+// === impl CallServer ===
 
-impl GrpcServer {
+impl CallServer {
     /// A server of all services, whose connections are `tasks` of the workers. Changes run as
     /// `calls`.
     pub(super) fn new(
@@ -132,15 +123,7 @@ impl GrpcServer {
         if *reflection {
             routes = with_reflection(routes);
         }
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        http2
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.calls_per_connection)
-            .initial_stream_window_size(WINDOW_MIN)
-            .initial_connection_window_size(budget.window)
-            .max_header_list_size(METADATA_LENGTH_MAX)
-            .keep_alive_interval(Some(limits.keepalive_interval.0))
-            .keep_alive_timeout(limits.keepalive_timeout.0);
+        let http = serving::builder(budget);
         let limits = Limits::new(CallerLimits {
             calls: limits.calls_per_caller,
             calls_in_all: budget.calls,
@@ -160,7 +143,9 @@ impl GrpcServer {
             stop: tasks.stop_token(),
         };
         Self {
-            http2,
+            http2: http.clone().http2_only(),
+            http,
+            web: LazyLock::new(Web::new),
             calls: Arc::new(calls),
             identity: identity.clone(),
             connections,
@@ -170,32 +155,36 @@ impl GrpcServer {
     }
 
     /// Accepts connections until the tasks are stopped.
-    pub(super) async fn serve(self: Arc<Self>, listener: Listener) {
+    pub(super) async fn serve(self: Arc<Self>, listener: Listener, protocol: Protocol) {
         match (listener, &self.identity.tls) {
             (Listener::Tcp(tcp), Some(tls)) => {
-                let listener = TlsListener { tcp, tls: Arc::clone(tls) };
-                self.accept(listener).await;
+                let listener = TlsListener { tcp, tls: Arc::clone(tls), protocol };
+                self.accept(listener, protocol).await;
             }
-            (Listener::Tcp(listener), None) => self.accept(listener).await,
+            (Listener::Tcp(listener), None) => self.accept(listener, protocol).await,
             (Listener::Unix(socket), _) => {
                 let authenticator = Arc::clone(&self.identity.authenticator);
-                self.accept(LocalListener { socket, authenticator }).await;
+                self.accept(LocalListener { socket, authenticator, protocol }, protocol).await;
             }
         }
     }
 
     /// Gives each connection to a worker.
-    async fn accept<A: Accept>(self: Arc<Self>, acceptor: A) {
+    async fn accept<A: Accept>(self: Arc<Self>, acceptor: A, protocol: Protocol) {
         let stop = self.tasks.stop_token();
         loop {
             let next = stop.run_until_cancelled(self.connections.next(&acceptor));
             let Some(Some((socket, admission))) = next.await else { return };
             let (server, placement) = (Arc::clone(&self), self.workers.place());
             let runtime = placement.runtime().clone();
-            self.tasks.spawn_on(&runtime, "gRPC connection", async move {
+            self.tasks.spawn_on(&runtime, "connection", async move {
                 let _placement = placement;
-                if let Some(connection) = server.connections.open(socket, admission).await {
-                    server.serve_connection(connection).await;
+                let Some(connection) = server.connections.open(socket, admission).await else {
+                    return;
+                };
+                match protocol {
+                    Protocol::Grpc => server.serve_grpc(connection).await,
+                    Protocol::Web => server.serve_web(connection).await,
                 }
             });
         }
@@ -203,7 +192,7 @@ impl GrpcServer {
 
     /// Serves until the connection has ended. Once the tasks are stopped, calls in progress are
     /// completed.
-    async fn serve_connection<IO>(&self, connection: Connection<IO>)
+    async fn serve_grpc<IO>(&self, connection: Connection<IO>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -212,17 +201,23 @@ impl GrpcServer {
         let calls = Arc::new(calls);
         // Boxed once. Otherwise hyper and the runtime copy the future about ten times.
         let service = service_fn(move |request: Request<Incoming>| {
-            Box::pin(Arc::clone(&calls).serve(request))
+            Box::pin(Arc::clone(&calls).serve(request, Format::Grpc))
         });
-        let mut serving = pin!(self.http2.serve_connection(TokioIo::new(connection), service));
-        let mut ended = stop.run_until_cancelled(serving.as_mut()).await;
-        if ended.is_none() {
-            serving.as_mut().graceful_shutdown();
-            ended = Some(serving.await);
-        }
-        if let Some(Err(error)) = ended {
-            debug!(%error, "a connection has failed");
-        }
+        serve_connection(&self.http2, connection, service, &stop).await;
+    }
+
+    /// As [`Self::serve_grpc`], for HTTP/1.1 and HTTP/2.
+    async fn serve_web<IO>(self: Arc<Self>, connection: Connection<IO>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let calls = ConnectionCalls::new(Arc::clone(&self.calls), connection.info());
+        let (calls, server) = (Arc::new(calls), Arc::clone(&self));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (calls, server) = (Arc::clone(&calls), Arc::clone(&server));
+            Box::pin(async move { server.web.serve(calls, request).await })
+        });
+        serve_abortable(&self.http, connection, service, &self.tasks.stop_token()).await;
     }
 }
 
@@ -249,50 +244,11 @@ fn at_least_one(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
 }
 
-/// Serves HTTP/1 until `tasks` are stopped. Connections run as `tasks`.
-pub(super) async fn serve_http(
-    router: axum::Router,
-    listener: TcpListener,
-    connections: ConnectionLimiter,
-    tasks: Tasks,
-) {
-    let stop = tasks.stop_token();
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HTTP_HEAD_TIMEOUT)
-        .max_buf_size(HTTP_HEAD_LENGTH_MAX);
-    loop {
-        let next = stop.run_until_cancelled(connections.next(&listener));
-        let Some(Some((socket, admission))) = next.await else { return };
-        let Some(connection) = connections.open(socket, admission).await else { continue };
-        let service = TowerToHyperService::new(router.clone());
-        let (builder, stop) = (builder.clone(), stop.clone());
-        // While a request waits, its connection performs no I/O, and would not notice the abort.
-        let abort = connection.abort_token();
-        let serving = async move {
-            let connection = builder.serve_connection(TokioIo::new(connection), service);
-            let mut connection = pin!(connection);
-            let mut ended = stop.run_until_cancelled(connection.as_mut()).await;
-            if ended.is_none() {
-                connection.as_mut().graceful_shutdown();
-                ended = Some(connection.await);
-            }
-            if let Some(Err(error)) = ended {
-                debug!(error, "an HTTP connection has failed");
-            }
-        };
-        let serving = async move { abort.run_until_cancelled(serving).await };
-        drop(tasks.spawn_detached("HTTP connection", serving));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn size_of_future<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+    fn size_of_future<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -55,18 +55,18 @@ class Process:
             self.lines.append(line)
 
     def grpc_port(self):
-        return self._port(lambda listener: listener == "grpc")
+        return self._port("grpc")
 
     def metrics_port(self):
-        return self._port(lambda listener: listener != "grpc")
+        return self._port("metrics")
 
-    def _port(self, is_wanted):
-        """The port of the listener whose name in the log `is_wanted`."""
+    def _port(self, name):
+        """The port of the listener of this name in the log."""
         def port():
             assert self.process.poll() is None, "".join(self.lines)
             for line in self.lines:
                 match = re.search(r"\blistening\W+(\w+)\W+\S*?[\d\]]:(\d+)", line)
-                if match and is_wanted(match[1]):
+                if match and match[1] == name:
                     return int(match[2])
             return None
         return eventually(port, "the listener is open")

@@ -31,8 +31,7 @@ mod log_lines;
 #[path = "watchdog.rs"]
 mod watchdog;
 
-/// The longest wait for a server to start, to end or to reach an expected state. Generous, because
-/// other tests keep the machine busy.
+/// The longest wait for a server. Generous, because other tests keep the machine busy.
 pub const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The command line of a server.
@@ -106,6 +105,7 @@ impl Launch {
     fn new(subcommand: &str, name: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_support-access"));
         command.args([subcommand, "--metrics-listen", "127.0.0.1:0", "--log-format", "json"]);
+        command.env("SUPPORT_ACCESS_WEB_LISTEN", "off");
         let (name, upstreams) = (name.into(), Vec::new());
         Self { command, name, listens: false, upstreams, unread_until: None }
     }

@@ -15,6 +15,7 @@ use shell::Session;
 const README: &str = "README.md";
 const WALKTHROUGH: &str = "docs/walkthrough.md";
 const SECURE_SETUP: &str = "docs/secure-setup.md";
+const GATEWAYS: &str = "docs/gateways.md";
 
 #[test]
 fn readme_on_sqlite() {
@@ -46,6 +47,11 @@ fn secure_setup_on_postgresql() {
     play(SECURE_SETUP, &Backend::Postgres(postgres::Cluster::launch()));
 }
 
+#[test]
+fn gateways_without_a_database() {
+    play(GATEWAYS, &Backend::Sqlite);
+}
+
 /// Types the commands of a document into one shell, and compares the output of each. A server is
 /// started first, unless the document starts one.
 fn play(document: &str, backend: &Backend) {
@@ -67,9 +73,12 @@ fn play(document: &str, backend: &Backend) {
     ];
     let server = if starts_server {
         // The document names the default ports, which other processes of this machine may use.
-        let [port, metrics_port] = free_ports();
+        let [port, metrics_port, web_port] = free_ports();
         for command in &mut commands {
-            command.text = command.text.replace("50051", &port).replace("9464", &metrics_port);
+            for (default, free) in [("50051", &port), ("9464", &metrics_port), ("8080", &web_port)]
+            {
+                command.text = command.text.replace(default, free);
+            }
         }
         let event_key = event_key_variable(&database_url);
         environment.extend(event_key.map(|(name, file)| (name.into(), file.display().to_string())));

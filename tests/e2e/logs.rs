@@ -104,7 +104,8 @@ fn a_server_that_cannot_start_exits_although_its_error_is_not_read() {
     let address = taken.local_addr().unwrap().to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_support-access"));
     command.args(["serve", "--database-url", "memory:", "--listen", &address]);
-    command.args(["--metrics-listen", "127.0.0.1:0"]).stdin(Stdio::null()).stderr(stderr);
+    command.args(["--metrics-listen", "127.0.0.1:0", "--web-listen", "off"]);
+    command.stdin(Stdio::null()).stderr(stderr);
     let mut process = command.spawn().unwrap();
     let status = wait(&mut process);
     let _ = process.kill();

@@ -149,6 +149,7 @@ def test_default_command_writes_only_to_the_volume(directory):
 
 REPLICA_CONFIG = """
 listen = ["0.0.0.0:50051"]
+web_listen = "127.0.0.1:8080"
 metrics_listen = "0.0.0.0:9464"
 database_url = "memory:"
 tls_certificate = "/etc/support-access/server.pem"

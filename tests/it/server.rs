@@ -26,5 +26,6 @@ mod tasks;
 mod timeouts;
 mod tokens;
 mod upstreams;
+mod web;
 
 use crate::common::{postgres, proxy, server as process};

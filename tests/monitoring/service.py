@@ -18,6 +18,7 @@ CONNECTIONS = 40
 DENIED, NOT_PERMITTED, UNAVAILABLE = 2, 7, 8
 CONFIGURATION = f"""
 listen = ["127.0.0.1:0"]
+web_listen = "off"
 metrics_listen = "127.0.0.1:0"
 max_staleness = "{MAX_STALENESS}"
 verify_interval = "1s"

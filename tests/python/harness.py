@@ -41,6 +41,8 @@ class Node:
     def __init__(self, *command):
         assert BINARY.exists(), f"{BINARY} does not exist; run `cargo build`"
         listen = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
+        if "--web-listen" not in command:
+            listen += ["--web-listen", "off"]
         self.arguments = [BINARY, *command, *listen]
         self.lines = []
         self.ports = {}
@@ -102,7 +104,7 @@ class Node:
 
 
 def listening_ports(line):
-    """The ports in a log line `listening`, as {"grpc": …} or {"http": …}."""
+    """The ports in a log line `listening`, as {"grpc": …}, {"web": …} or {"http": …}."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -113,7 +115,9 @@ def listening_ports(line):
     ports = {}
     for key, value in fields.items():
         found = re.search(r"127\.0\.0\.1:(\d+)", str(value))
-        if found:
+        if found and key == "web":
+            ports["web"] = int(found[1])
+        elif found:
             kind = (
                 f"{key} {fields}".lower()
                 if not re.search("grpc|http", key.lower())

@@ -209,7 +209,7 @@ def startup_error(directory, *arguments):
     return ended.stderr
 
 
-FREE = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0")
+FREE = ("--listen", "127.0.0.1:0", "--web-listen", "off", "--metrics-listen", "127.0.0.1:0")
 
 
 @pytest.mark.parametrize("taken", ["--listen", "--metrics-listen"])
@@ -217,7 +217,8 @@ def test_a_port_in_use(tmp_path, taken):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         free = "--metrics-listen" if taken == "--listen" else "--listen"
-        error = startup_error(tmp_path, taken, f"127.0.0.1:{port}", free, "127.0.0.1:0")
+        free = (free, "127.0.0.1:0", "--web-listen", "off")
+        error = startup_error(tmp_path, taken, f"127.0.0.1:{port}", *free)
         assert port in error
 
 

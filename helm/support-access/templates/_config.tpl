@@ -26,6 +26,7 @@ trace_ratio = {{ include "support-access.toml" $.traceRatio }}
 {{- $config := .Values.config -}}
 {{- $address := ternary "[::]" $config.bindAddress (eq $config.bindAddress "::") -}}
 listen = ["{{ $address }}:50051"]
+web_listen = "{{ $address }}:8080"
 metrics_listen = "{{ $address }}:9464"
 max_staleness = {{ include "support-access.toml" $config.maxStaleness }}
 drain_timeout = "{{ int64 $config.drainTimeoutSeconds }}s"

@@ -43,6 +43,7 @@ spec:
       {{- end }}
       ports:
         - {name: grpc, containerPort: 50051, protocol: TCP}
+        - {name: web, containerPort: 8080, protocol: TCP}
         - {name: metrics, containerPort: 9464, protocol: TCP}
       {{- range $name, $path := dict "startupProbe" "/healthz" "readinessProbe" "/readyz" "livenessProbe" "/healthz" }}
       {{- $probe := index $.Values.probes (trimSuffix "Probe" $name) }}

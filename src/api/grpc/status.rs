@@ -1,6 +1,6 @@
 //! Every error becomes a `google.rpc.Status` here.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use http::{HeaderMap, Response};
 use tonic::{Code, Status, body::Body};
@@ -24,12 +24,14 @@ mod session;
 mod size;
 #[cfg(test)]
 mod tests;
+mod trailers;
 mod unread;
 
 use session::session_end;
 use size::{fitting_message, fitting_text, fitting_violations, listed};
+pub use trailers::{excess_trailers, failure_trailers, shutdown_trailers};
+pub use unread::Unread;
 pub(super) use unread::unread_in_stream;
-pub use unread::{Unread, reject_unread};
 use unread::{is_malformed_message, malformed_message, too_long};
 
 /// The maximum length of a message from a caller, in bytes.
@@ -338,6 +340,11 @@ fn replica_required_status() -> Status {
     StatusBuilder::new(ErrorReason::ReplicaRequired, message).build()
 }
 
+/// Rejects a call of a method that does not exist.
+pub fn reject_unknown_method() -> Response<Body> {
+    method_not_found().into_http()
+}
+
 fn method_not_found() -> Status {
     let message = "the server has no such method; use a server and a client of the same version";
     StatusBuilder::new(ErrorReason::MethodNotFound, message).build()
@@ -369,23 +376,15 @@ pub(super) fn credentials_expired() -> Failure {
     StatusBuilder::new(ErrorReason::CredentialsExpired, message).build().into()
 }
 
-/// The trailers that end a stream when the server shuts down.
-pub fn shutdown_trailers() -> HeaderMap {
-    let status = StatusBuilder::new(ErrorReason::ShuttingDown, "the server is shutting down");
-    trailers(&status.build())
+/// The status in the headers or the trailers of a response. Without a status, the response is cut.
+pub fn status_of(headers: &HeaderMap) -> Status {
+    Status::from_header_map(headers).unwrap_or_else(|| unwritten(&"no status").into())
 }
 
-/// The trailers that end a response whose bytes exceed the limit of the caller.
-pub fn excess_trailers() -> HeaderMap {
-    trailers(&excess())
-}
-
-fn trailers(status: &Status) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    if let Err(error) = status.add_header(&mut trailers) {
-        warn!(%error, "the trailers of a response cannot be written");
-    }
-    trailers
+/// The error of a response that has no form that the caller can read.
+pub fn unwritten(error: &dyn Display) -> Failure {
+    error!(%error, "a response cannot be written");
+    internal().into()
 }
 
 fn compressed() -> Status {

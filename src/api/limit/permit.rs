@@ -158,6 +158,11 @@ impl CallPermit {
         let is_counted = self.usage.try_add_bytes(count);
         is_counted.then(|| BytesPermit { usage: Arc::clone(&self.usage), bytes: count })
     }
+
+    /// As [`Self::try_share`], for `count` bytes of a conversion. Few bytes are not counted.
+    pub(in crate::api) fn try_convert(&self, count: usize) -> Option<BytesPermit> {
+        self.try_share(if count > UNCOUNTED_BYTES { count } else { 0 })
+    }
 }
 
 impl Drop for CallPermit {

@@ -12,7 +12,7 @@ use super::{
     values::{
         DatabaseUrl, ListenAddress, LogFormat, TraceRatio, parse_bool, parse_collector,
         parse_duration, parse_log, parse_log_format, parse_mode, parse_number, parse_path,
-        parse_ratio, parse_tcp, parse_upstream, read_checkpoint_key,
+        parse_ratio, parse_tcp, parse_upstream, parse_web, read_checkpoint_key,
     },
 };
 use crate::{
@@ -35,7 +35,7 @@ settings! {
         drain_timeout: One<Duration> = "DURATION", "10s", |text| {
             parse_duration(text, Duration::ZERO..=Duration::from_hours(1))
         };
-        /// The server's certificate for gRPC over TCP: a PEM file with the chain up to the
+        /// The server's certificate for callers over TCP: a PEM file with the chain up to the
         /// authority. Read again when the file changes.
         tls_certificate: Optional<PathBuf> = "FILE", "", parse_path;
         /// The private key of --tls-certificate: a PEM file. Read again when the file changes.
@@ -78,6 +78,11 @@ settings! {
 settings! {
     /// Settings of a replica.
     pub struct Config {
+        /// Address of JSON over HTTP/1.1 and HTTP/2: `IP:PORT`, `localhost:PORT`, `unix:PATH`, or
+        /// `off`. Port 0 selects a free port.
+        ///
+        /// Callers, TLS and limits are the same as for gRPC.
+        web_listen: One<Option<ListenAddress>> = "ADDRESS", "127.0.0.1:8080", parse_web;
         /// The database: `sqlite://PATH`, `postgres://USER:PASSWORD@HOST/NAME`, or `memory:`,
         /// which stores nothing on disk.
         ///
@@ -130,12 +135,17 @@ settings! {
     sections {
         policy: SupportPolicy = sections::policy;
     }
-    check |_: &Config, _: &mut Vec<String>| ();
+    check Config::check_combinations;
 }
 
 settings! {
     /// Settings of a sidecar.
     pub struct SidecarConfig {
+        /// Address of JSON over HTTP/1.1 and HTTP/2: `IP:PORT`, `localhost:PORT`, `unix:PATH`, or
+        /// `off`. Port 0 selects a free port.
+        ///
+        /// Callers, TLS and limits are the same as for gRPC.
+        web_listen: One<Option<ListenAddress>> = "ADDRESS", "off", parse_web;
         /// Upstream to follow, a replica or another sidecar: `https://HOST:PORT`,
         /// `http://HOST:PORT` or `unix:PATH`. Required. May be repeated; the first available
         /// upstream is followed.
@@ -230,31 +240,34 @@ impl Common {
                 "[certificates] needs tls-client-ca, the authorities of client certificates";
             problems.push(problem.into());
         }
-        self.check_exposure(problems);
     }
 
     /// Rejects addresses beyond loopback without authentication, or without TLS for tokens.
-    fn check_exposure(&self, problems: &mut Vec<String>) {
+    fn check_exposure(&self, web: Option<&ListenAddress>, problems: &mut Vec<String>) {
         let is_exposed = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
-        let mut tcp = self.listen.iter().filter_map(|address| match address {
-            ListenAddress::Tcp(address) => Some(*address),
-            ListenAddress::Unix(_) => None,
-        });
-        let grpc = tcp.find(is_exposed).map(|address| ("listen", address));
+        let grpc = self.listen.iter().map(|address| ("listen", address));
+        let mut tcp =
+            grpc.chain(web.map(|address| ("web-listen", address))).filter_map(|(name, address)| {
+                match address {
+                    ListenAddress::Tcp(address) => Some((name, *address)),
+                    ListenAddress::Unix(_) => None,
+                }
+            });
+        let callers = tcp.find(|(_, address)| is_exposed(address));
         let metrics = Some(self.metrics_listen).filter(is_exposed);
         let metrics = metrics.map(|address| ("metrics-listen", address));
         let must_be_loopback = |name: &str, address: SocketAddr| {
             let port = address.port();
             format!("{name} must be a loopback address such as 127.0.0.1:{port}, but is {address}")
         };
-        if let Some((name, address)) = grpc.or(metrics).filter(|_| !self.is_authenticated()) {
+        if let Some((name, address)) = callers.or(metrics).filter(|_| !self.is_authenticated()) {
             problems.push(format!(
                 "{}: without authentication, every client that reaches the address could grant \
                  access; configure client certificates or issuers of tokens",
                 must_be_loopback(name, address),
             ));
         } else if let Some((name, address)) =
-            grpc.filter(|_| self.tls().is_none() && !self.insecure)
+            callers.filter(|_| self.tls().is_none() && !self.insecure)
         {
             problems.push(format!(
                 "{}: without TLS, others on the network could read tokens; set tls-certificate and \
@@ -262,6 +275,14 @@ impl Common {
                 must_be_loopback(name, address),
             ));
         }
+    }
+}
+
+// === impl Config ===
+
+impl Config {
+    fn check_combinations(&self, problems: &mut Vec<String>) {
+        self.common.check_exposure(self.web_listen.as_ref(), problems);
     }
 }
 
@@ -278,6 +299,7 @@ impl SidecarConfig {
     }
 
     fn check_combinations(&self, problems: &mut Vec<String>) {
+        self.common.check_exposure(self.web_listen.as_ref(), problems);
         if self.upstream.is_empty() {
             problems.push("--upstream must be given, such as https://replica:50051".into());
         }

@@ -24,7 +24,7 @@ use crate::{
 /// A value, or the rest of a sentence that starts with the name of the setting.
 type Parsed<T> = Result<T, String>;
 
-/// An address for gRPC.
+/// An address for callers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAddress {
     /// An IP address and a port. The kernel replaces port 0 by a free port.
@@ -131,6 +131,14 @@ pub(super) fn parse_tcp(text: &str) -> Parsed<SocketAddr> {
     text.parse().map_err(|_| {
         format!("must be an IP address and a port, such as 127.0.0.1:9464, but is {text:?}")
     })
+}
+
+/// An address for callers. `None`: `off`.
+pub(super) fn parse_web(text: &str) -> Parsed<Option<ListenAddress>> {
+    if text == "off" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error| format!("{error}; use off to serve no web listener"))
 }
 
 pub(super) fn parse_upstream(text: &str) -> Parsed<String> {

@@ -10,7 +10,7 @@ use tokio_rustls::rustls::{
 
 use crate::{auth::certificate::earliest_expiry, domain::Time, server::config::TlsFiles};
 
-/// The protocol after the handshake (ALPN, RFC 7301).
+/// The protocol after the handshake (ALPN, RFC 7301) of gRPC.
 const PROTOCOL: &[u8] = b"h2";
 
 /// The content of the files.

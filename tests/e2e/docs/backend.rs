@@ -29,9 +29,10 @@ impl Backend {
 }
 
 /// Two loopback ports that are currently free.
-pub(crate) fn free_ports() -> [String; 2] {
-    // Both are bound before the first is released, so that the ports differ.
-    let listeners = [0, 0].map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a free port"));
+pub(crate) fn free_ports() -> [String; 3] {
+    // All are bound before the first is released, so that the ports differ.
+    let listeners =
+        [0, 0, 0].map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a free port"));
     listeners.map(|listener| listener.local_addr().expect("an address").port().to_string())
 }
 
@@ -49,6 +50,7 @@ impl Server {
         let mut process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", PROGRAM])
             .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
+            .args(["--web-listen", "off"])
             .args(["--database-url", database_url])
             .envs(event_key_variable(database_url))
             .current_dir(directory)

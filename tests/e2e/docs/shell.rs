@@ -123,7 +123,7 @@ mod tests {
             thread::spawn(move || sender.send(fs::read(fifo).is_ok()));
             Session { directory: path, environment: Vec::new() }.output(&[
                 "support-access serve --database-url memory: --listen 127.0.0.1:0 \
-                 --metrics-listen 127.0.0.1:0 > fifo 2> log &",
+                 --metrics-listen 127.0.0.1:0 --web-listen off > fifo 2> log &",
                 "until grep -q listening log; do sleep 0.1; done",
                 end,
             ]);

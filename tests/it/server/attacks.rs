@@ -45,7 +45,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::server::harness::{a_check, common, config, get, start, wait_for_metric};
+use crate::server::harness::{a_check, common, config, get, loopback, start, wait_for_metric};
 
 /// Timeout of each check of the gateway. Shorter than the server's timeouts of ten seconds, so that
 /// a gateway that has to wait for the timeout of an attacker fails the test.
@@ -92,11 +92,18 @@ impl BackgroundClient {
 
 /// A server without authentication and with these limits.
 async fn limited(limits: CallLimits) -> Running {
-    start(Config { common: Common { limits, ..common() }, ..config() }).await.0
+    let web_listen = Some(ListenAddress::Tcp(loopback()));
+    start(Config { common: Common { limits, ..common() }, web_listen, ..config() }).await.0
 }
 
 fn tcp(running: &Running) -> SocketAddr {
     let ListenAddress::Tcp(address) = &running.grpc[0] else { panic!("not a TCP address") };
+    *address
+}
+
+/// The address of the web listener.
+fn web(running: &Running) -> SocketAddr {
+    let Some(ListenAddress::Tcp(address)) = &running.web else { panic!("not a TCP address") };
     *address
 }
 

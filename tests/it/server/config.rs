@@ -79,7 +79,7 @@ fn problem_of(name: &str, value: &str) -> String {
 /// Three values of a setting. The first differs from the default.
 fn values_of(name: &str, dir: &TempDir) -> [String; 3] {
     let values = match name {
-        "listen" | "metrics_listen" => ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
+        "listen" | "web_listen" | "metrics_listen" => ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
         "drain_timeout" | "max_staleness" | "verify_interval" => ["3s", "4s", "5s"],
         "socket_mode" => ["0600", "0666", "0770"],
         "insecure" => ["true", "false", "true"],
@@ -143,10 +143,10 @@ fn settings_that_are_not_given_have_their_defaults() {
 #[test]
 fn every_default_is_read() {
     // `Common::auth` has three optional sections, and an entry of `[[policy.agent_kinds]]` has an
-    // optional level.
+    // optional level. The default of `web_listen` at sidecars is `off`.
     for (settings, config, other) in [
         (Config::settings(), format!("{:?}", Config::default()), 4),
-        (SidecarConfig::settings(), format!("{:?}", SidecarConfig::default()), 3),
+        (SidecarConfig::settings(), format!("{:?}", SidecarConfig::default()), 4),
     ] {
         let unset = settings.iter().filter(|setting| setting.default.is_empty()).count();
         let empty = config.matches(": None").count() + config.matches(": []").count();
@@ -200,6 +200,12 @@ fn invalid_values_are_rejected_with_the_valid_ones() {
         ("drain_timeout", "2h", "must be a duration from 0s to 1h, such as 2s, but is \"2h\""),
         ("listen", "x", "must be like 127.0.0.1:50051, [::1]:50051 or unix:/path, but is \"x\""),
         ("listen", "unix:", "must name a path, such as unix:/run/access.sock, but is \"unix:\""),
+        (
+            "web_listen",
+            "on",
+            "must be like 127.0.0.1:50051, [::1]:50051 or unix:/path, but is \"on\"; use off to \
+             serve no web listener",
+        ),
         (
             "metrics_listen",
             "unix:/a",

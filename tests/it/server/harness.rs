@@ -32,6 +32,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
 pub(crate) fn config() -> Config {
     Config {
         common: common(),
+        web_listen: None,
         database_url: "memory:".parse().unwrap(),
         max_staleness: Duration::from_secs(2),
         max_live_grants_per_tenant: 100,
@@ -66,7 +67,7 @@ pub(crate) async fn start(config: Config) -> (Running, SlowStore) {
 }
 
 pub(crate) async fn start_on(config: Config, store: &SlowStore) -> Result<Running, ServeError> {
-    let listeners = Listeners::bind(&config.common)?;
+    let listeners = Listeners::bind(&config.common, config.web_listen.as_ref())?;
     server::start(config, listeners, store.store(), Arc::new(SystemClock)).await
 }
 
@@ -78,7 +79,7 @@ pub(crate) async fn start_observed(
 ) -> Running {
     store.is_loading_held.send_replace(true);
     let config = config();
-    let listeners = Listeners::bind(&config.common).unwrap();
+    let listeners = Listeners::bind(&config.common, config.web_listen.as_ref()).unwrap();
     let metrics = listeners.metrics.local_addr().unwrap();
     let starting = server::start(config, listeners, store.store(), Arc::new(SystemClock));
     let observing = async {

@@ -33,7 +33,7 @@ use tonic::{
 use tonic_types::StatusExt;
 
 use crate::common::authority::Authority;
-use crate::server::harness::{common, config, start};
+use crate::server::harness::{common, config, loopback, start};
 use issuer::Issuer;
 
 pub(crate) const GATEWAY: &str = "spiffe://vendor.example/gateway";
@@ -95,6 +95,7 @@ impl World {
         let auth = auth(keys.unwrap_or(&file), more);
         let mut config = secured(&files, auth);
         config.common.limits = limits;
+        config.web_listen = Some(ListenAddress::Tcp(loopback()));
         let (running, _) = start(config).await;
         Self { running, authority, issuer, files, _dir: dir }
     }

@@ -22,7 +22,7 @@ use crate::server::{
 pub(crate) async fn sidecar(upstream: &Running) -> Running {
     let upstream = vec![format!("http://{}", upstream.grpc[0])];
     let config = SidecarConfig { upstream, common: common(), ..SidecarConfig::default() };
-    let listeners = Listeners::bind(&config.common).unwrap();
+    let listeners = Listeners::bind(&config.common, config.web_listen.as_ref()).unwrap();
     start_sidecar(config, listeners, Arc::new(SystemClock)).await.unwrap()
 }
 

@@ -125,6 +125,7 @@ impl Queries for SlowStore {
     }
 
     async fn events(&self, query: &EventQuery) -> Result<Vec<Listed<HistoryEvent>>, StoreError> {
+        released(&self.are_reads_held).await;
         self.inner.queries().events(query).await
     }
 

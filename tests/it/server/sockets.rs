@@ -26,9 +26,9 @@ async fn a_port_in_use_is_reported() {
     let expected =
         format!("cannot listen on {address}: another process is already listening there");
     let grpc = Common { listen: vec![ListenAddress::Tcp(address)], ..common() };
-    assert_eq!(Listeners::bind(&grpc).unwrap_err().to_string(), expected);
+    assert_eq!(Listeners::bind(&grpc, None).unwrap_err().to_string(), expected);
     let metrics = Common { metrics_listen: address, ..common() };
-    assert_eq!(Listeners::bind(&metrics).unwrap_err().to_string(), expected);
+    assert_eq!(Listeners::bind(&metrics, None).unwrap_err().to_string(), expected);
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn sockets_in_use_and_other_files_are_kept() {
     let error_of = async |name: &str| {
         let path = folder.path().join(name);
         let listen = vec![ListenAddress::Unix(path.clone())];
-        let error = Listeners::bind(&Common { listen, ..common() }).unwrap_err().to_string();
+        let error = Listeners::bind(&Common { listen, ..common() }, None).unwrap_err().to_string();
         let prefix = format!("cannot listen on unix:{}: ", path.display());
         error.strip_prefix(&prefix).expect(&error).to_owned()
     };

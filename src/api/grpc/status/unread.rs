@@ -1,7 +1,6 @@
 //! Messages that could not be read.
 
-use http::Response;
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Status};
 
 use super::{Failure, compressed, disconnected, excess, invalid, late};
 use crate::domain::{ViolationReason, violation::Violations};
@@ -15,7 +14,7 @@ const MALFORMED_MESSAGE: [&str; 4] = [
 ];
 
 /// Why the message of a request could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unread {
     /// The message is longer than this, in bytes.
     TooLong {
@@ -24,8 +23,12 @@ pub enum Unread {
     },
     /// The message cannot be decoded.
     Malformed,
+    /// Fields of the message are invalid.
+    Invalid(Box<Violations>),
     /// The message is compressed, which the server does not support.
     Compressed,
+    /// The message expands to far more bytes than were sent.
+    Expanded,
     /// The decoded message would take too much memory.
     TooManyFields,
     /// The message did not arrive before the deadline.
@@ -45,11 +48,6 @@ pub(in crate::api::grpc) fn unread_in_stream(status: Status, length_max: usize) 
     }
 }
 
-/// Rejects a request whose message could not be read.
-pub fn reject_unread(cause: Unread) -> Response<Body> {
-    Status::from(Failure::from(cause)).into_http()
-}
-
 impl From<Unread> for Failure {
     fn from(cause: Unread) -> Self {
         unread(cause).into()
@@ -60,7 +58,12 @@ fn unread(cause: Unread) -> Status {
     match cause {
         Unread::TooLong { length_max } => too_long(length_max),
         Unread::Malformed => malformed_message(),
+        Unread::Invalid(violations) => invalid(&violations),
         Unread::Compressed => compressed(),
+        Unread::Expanded => {
+            let description = "must not be so compressible; send it without compression";
+            invalid(&Violations::of("message", ViolationReason::OutOfRange, description))
+        }
         Unread::TooManyFields => {
             let description = "has too many fields; send fewer in one message";
             invalid(&Violations::of("message", ViolationReason::OutOfRange, description))

@@ -48,7 +48,7 @@ async fn flood(address: SocketAddr, reads: bool, frames: impl Fn(u32) -> Vec<u8>
 }
 
 /// The identifier of a client's stream.
-fn stream(number: u32) -> u32 {
+pub(super) fn stream(number: u32) -> u32 {
     2 * number + 1
 }
 

@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     BackgroundClient, MEGABYTE, accepts, assert_healthy, connect,
     frames::{CHECK, END_HEADERS, HEADERS, PREFACE, SETTINGS, call, frame},
-    limited, resident, tcp, wait_for_connections,
+    limited, resident, tcp, wait_for_connections, web,
 };
 use crate::server::{
     harness::{a_check, common, config, get, loopback, start},
@@ -152,6 +152,17 @@ async fn the_metrics_endpoint_survives_random_bytes() {
     let gateway = BackgroundClient::connect(&running).await;
     attack("metrics", Target::Tcp(running.metrics)).await;
     assert_eq!(get(running.metrics, "/readyz").await.0, 200);
+    println!("meanwhile {} checks were answered", gateway.stop().await);
+    assert_healthy(&running, connect(tcp(&running)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_web_listener_survives_random_bytes() {
+    let running = limited(CallLimits::default()).await;
+    let gateway = BackgroundClient::connect(&running).await;
+    attack("web", Target::Tcp(web(&running))).await;
+    wait_for_connections(&running, 1).await;
+    assert_eq!(get(web(&running), "/openapi.json").await.0, 200);
     println!("meanwhile {} checks were answered", gateway.stop().await);
     assert_healthy(&running, connect(tcp(&running)).await).await;
 }

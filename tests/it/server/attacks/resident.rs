@@ -4,6 +4,7 @@ mod errors;
 mod lists;
 mod metrics;
 mod upstreams;
+mod web;
 
 use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -28,6 +29,7 @@ use uuid::Uuid;
 use super::{
     BackgroundClient, MEGABYTE,
     connections::{ATTACKER, connect_from},
+    floods::stream,
     frames::{
         Attacker, BATCH, CHECK, DATA, END_HEADERS, END_STREAM, EXPLAIN, FOLLOW, GRANT, HEADERS,
         LIST_EVENTS, call, frame, header, message,
@@ -123,10 +125,6 @@ async fn send_all(
         }
     }
     attacker
-}
-
-fn stream(number: u32) -> u32 {
-    2 * number + 1
 }
 
 // === unauthenticated peers ===

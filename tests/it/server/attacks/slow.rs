@@ -20,7 +20,7 @@ use super::{
         Attacker, CHECK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FOLLOW, HEADERS, LIST_EVENTS,
         call, frame, message,
     },
-    limited, tcp,
+    limited, tcp, web,
 };
 use crate::server::{
     harness::{access, channel, rpcs, wait_for_metric, with_timeout},
@@ -29,6 +29,8 @@ use crate::server::{
 
 /// The timeout of handshakes, prefaces, heads and messages.
 const TEN: Duration = Duration::from_secs(10);
+/// The timeout of a head at the web listener, and of connections without an authenticated call.
+const MINUTE: Duration = Duration::from_mins(1);
 /// Tolerance for a busy machine.
 const SLACK: Duration = Duration::from_secs(20);
 const KEEPALIVE: Duration = Duration::from_millis(1_500);
@@ -71,17 +73,32 @@ fn dribbling(
     })
 }
 
+/// As [`dribbling`], for as long as the web listener may wait.
+fn dribbling_for_a_minute(
+    address: SocketAddr,
+    bytes: Vec<u8>,
+) -> BoxFuture<'static, Option<Duration>> {
+    Box::pin(async move {
+        let mut attacker = Attacker::silent(address).await.unwrap();
+        attacker.dribble(&bytes, MINUTE + SLACK).await
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_connections_are_closed() {
     let running = limited(limits()).await;
     let gateway = BackgroundClient::connect(&running).await;
-    let (grpc, http) = (tcp(&running), running.metrics);
+    let (grpc, web, http) = (tcp(&running), web(&running), running.metrics);
     let mut attacks: Vec<Attack> = Vec::new();
     for _ in 0..20 {
         attacks.push(("silence", TEN, dribbling(grpc, false, vec![])));
         let preface = super::frames::PREFACE;
         attacks.push(("a preface, byte by byte", TEN, dribbling(grpc, false, vec![preface[0]])));
         attacks.push(("silence after a preface", KEEPALIVE, dribbling(grpc, true, vec![])));
+        attacks.push(("silence at the web listener", TEN, dribbling(web, false, vec![])));
+        attacks.push(("silence after a preface there", KEEPALIVE, dribbling(web, true, vec![])));
+        let start = b"POST / HTTP/1.1\r\n".to_vec();
+        attacks.push(("an unfinished line there", TEN, dribbling(web, false, start)));
         let open = frame(HEADERS, 0, 1, &call(CHECK, "mallory"));
         attacks.push(("headers without an end", KEEPALIVE, dribbling(grpc, true, open.clone())));
         let continuation = frame(CONTINUATION, 0, 1, &[0; 4_000]);
@@ -105,6 +122,31 @@ async fn slow_connections_are_closed() {
     assert_ended_in_time(attacks).await;
     println!("meanwhile {} checks were answered", gateway.stop().await);
     assert_healthy(&running, connect(grpc).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_and_idle_requests_at_the_web_listener_end_after_a_minute() {
+    let running = limited(limits()).await;
+    let web = web(&running);
+    let head = format!("POST / HTTP/1.1\r\nHost: localhost\r\nX-Slow: {}", "a".repeat(1_000));
+    let whole = format!("GET /openapi.json HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", web.port());
+    let mut attacks: Vec<Attack> = Vec::new();
+    for _ in 0..20 {
+        let head = head.clone().into_bytes();
+        attacks.push(("a head, byte by byte", MINUTE, dribbling_for_a_minute(web, head)));
+        let whole = whole.clone();
+        attacks.push((
+            "silence after a request",
+            MINUTE,
+            Box::pin(async move {
+                let mut attacker = Attacker::silent(web).await.unwrap();
+                attacker.send(whole.as_bytes()).await.unwrap();
+                attacker.until_closed(MINUTE + SLACK).await
+            }),
+        ));
+    }
+    assert_ended_in_time(attacks).await;
+    assert_healthy(&running, connect(tcp(&running)).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,7 +19,9 @@ roles = { tenant_admin = ['admin'] }
 
 #[test]
 fn addresses_beyond_loopback_need_authentication() {
-    for (name, flag) in [("listen", "listen"), ("metrics_listen", "metrics-listen")] {
+    for (name, flag) in
+        [("listen", "listen"), ("web_listen", "web-listen"), ("metrics_listen", "metrics-listen")]
+    {
         for address in
             ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "localhost:1"]
         {

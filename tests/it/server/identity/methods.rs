@@ -7,6 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use serde_json::json;
 use support_access::{
     api::proto::v1::{
         ListGrantsRequest, support_access_admin_client::SupportAccessAdminClient,
@@ -22,7 +23,10 @@ use tonic::{
 };
 
 use super::{GATEWAY, World, auth, authority::Authority, bearing, issuer::Issuer, reason};
-use crate::server::harness::{a_check, common, config, has_metric, rpcs, start};
+use crate::server::{
+    harness::{a_check, common, config, has_metric, rpcs, start},
+    web,
+};
 
 /// A server with TLS and these methods of authentication, and its URL.
 async fn server(
@@ -183,8 +187,12 @@ async fn rejected_calls_are_counted_and_audited() {
     let rejected = world.admin(None).await.list_grants(bearing(request(), "secret.to.ken")).await;
     assert_eq!(rejected.unwrap_err().code(), Code::Unauthenticated);
 
+    let other = json!({"tenantId": "over the web"});
+    let rejected = web::callers::send_as(&world, GATEWAY, web::LIST, &other).await;
+    assert_eq!(rejected.error().2, "ROLE_MISSING");
+
     let (service, method) = ("supportaccess.v1.SupportAccessAdmin", "ListGrants");
-    assert!(has_metric(&world.running, &rpcs(service, method, "PERMISSION_DENIED", 2)).await);
+    assert!(has_metric(&world.running, &rpcs(service, method, "PERMISSION_DENIED", 3)).await);
     assert!(has_metric(&world.running, &rpcs(service, method, "UNAUTHENTICATED", 1)).await);
 
     let text = String::from_utf8(log.0.lock().clone()).unwrap();
@@ -195,6 +203,10 @@ async fn rejected_calls_are_counted_and_audited() {
     let by_gateway = fields.iter().find(|line| line["actor"] == GATEWAY).unwrap();
     assert_eq!(by_gateway["action"], "ListGrants");
     assert_eq!(by_gateway["tenant_id"], "acme");
+    let is_over_the_web = |line: &&&serde_json::Value| {
+        line["actor"] == GATEWAY && line["tenant_id"] == "over the web"
+    };
+    assert_eq!(fields.iter().filter(is_over_the_web).count(), 1, "{fields:?}");
     assert!(
         fields
             .iter()

@@ -37,6 +37,7 @@ pub(super) async fn sidecar(world: &World, name: Option<&str>, token: Option<&st
     let certificate = name.map(|name| world.authority.client(name));
     let (certificate, key) = certificate.unzip();
     let config = SidecarConfig {
+        web_listen: None,
         upstream: vec![world.url()],
         upstream_ca: Some(at("ca.pem", world.authority.pem())),
         upstream_certificate: certificate.map(|pem| at("own.pem", &pem)),
@@ -44,7 +45,7 @@ pub(super) async fn sidecar(world: &World, name: Option<&str>, token: Option<&st
         upstream_token_file: token.map(|token| at("token", token)),
         common: common(),
     };
-    let listeners = Listeners::bind(&config.common).unwrap();
+    let listeners = Listeners::bind(&config.common, config.web_listen.as_ref()).unwrap();
     let running = start_sidecar(config, listeners, std::sync::Arc::new(SystemClock)).await.unwrap();
     Sidecar { running, _dir: dir }
 }

@@ -107,7 +107,7 @@ impl World {
             keys.display()
         ))
         .unwrap();
-        let listeners = Listeners::bind(&config.common).unwrap();
+        let listeners = Listeners::bind(&config.common, config.web_listen.as_ref()).unwrap();
         let running = server::start(config, listeners, store.clone(), clock.clone()).await.unwrap();
         let member = Member::new(&store);
         member.join().await;
