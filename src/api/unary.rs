@@ -34,11 +34,11 @@ pub struct UnaryBody {
     has_ended: bool,
 }
 
-/// A message that the transport owns, and the permit of its call.
-struct Sent {
+/// A message that the transport owns, and the holder of the permit of its call.
+struct Sent<H> {
     bytes: Vec<u8>,
     _age: UnsentChunk,
-    _permit: CallPermit,
+    _holder: H,
 }
 
 /// Decodes the only message of a request, after the prefix.
@@ -60,24 +60,34 @@ pub(super) fn respond(
     permit: CallPermit,
     unsent: &Arc<Unsent>,
 ) -> Result<Response<UnaryBody>, Unread> {
-    let length = message.encoded_len();
-    let size = PREFIX_LENGTH + length;
+    let size = PREFIX_LENGTH + message.encoded_len();
     if size > UNCOUNTED_BYTES && !permit.try_count(size) {
         return Err(Unread::Excess);
     }
+    Ok(respond_uncounted(message, permit, unsent))
+}
+
+/// As [`respond`], with any holder of the permit.
+pub(super) fn respond_uncounted(
+    message: &impl Message,
+    holder: impl Send + Sync + 'static,
+    unsent: &Arc<Unsent>,
+) -> Response<UnaryBody> {
+    let length = message.encoded_len();
+    let size = PREFIX_LENGTH + length;
     let mut bytes = Vec::with_capacity(size);
     bytes.push(0);
     // A response is shorter than 4 GiB.
     bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
     message.encode_raw(&mut bytes);
-    let sent = Sent { bytes, _age: unsent.start(), _permit: permit };
+    let sent = Sent { bytes, _age: unsent.start(), _holder: holder };
     let body = UnaryBody { message: Some(Bytes::from_owner(sent)), has_ended: false };
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
-    Ok(response)
+    response
 }
 
-impl AsRef<[u8]> for Sent {
+impl<H> AsRef<[u8]> for Sent<H> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }

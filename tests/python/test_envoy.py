@@ -1,0 +1,260 @@
+"""Checks by a real Envoy, with the configuration of examples/envoy.
+
+`failure_mode_allow` must change nothing as long as support-access responds.
+"""
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+from client import Client
+from gateway import EXAMPLE, Envoy, Issuer, application, replaced
+from harness import Server, Sidecar, eventually
+from supportaccess.v1 import grant_pb2 as grants
+
+FORGED = [("x-support-grant-id", "forged"), ("X-Support-Level", "ADMIN")]
+PIPE = "pipe: { path: /run/support-access/check.sock }"
+# The example's value in seconds, and a shorter one for the test.
+MAX_STREAM_DURATION = ("max_stream_duration: 60s", "max_stream_duration: 2s")
+
+both_modes = pytest.mark.parametrize("fails_open", [False, True], ids=["closed", "open"])
+
+
+class World:
+    """A replica, a sidecar beside Envoy, and an application."""
+
+    def __init__(self, stack, directory, fails_open, limits="", is_authenticated=True):
+        self.replica = stack.enter_context(Server("memory:"))
+        self.client = stack.enter_context(Client(self.replica.target, tenant_id="acme"))
+        issuer = Issuer()
+        (directory / "jwks.json").write_text(issuer.jwks())
+        self.token = issuer.token(email="agent-7", groups=["/support", "/others"])
+        self.issuer = issuer
+        config = directory / "support-access.toml"
+        text = (EXAMPLE / "support-access.toml").read_text()
+        uid = str(os.getuid())
+        config.write_text(replaced(text, ("101", uid)) + limits)
+        path = directory / "check.sock"
+        arguments = [f"--config={config}", f"--listen=unix:{path}"]
+        self.sidecar = stack.enter_context(Sidecar(f"http://{self.replica.target}", *arguments))
+        address = f"pipe: {{ path: {path} }}"
+        if not is_authenticated:
+            # TCP proves no user id.
+            port = self.sidecar.ports["grpc"]
+            address = f"socket_address: {{ address: 127.0.0.1, port_value: {port} }}"
+        port = stack.enter_context(application())
+        self.envoy = stack.enter_context(
+            Envoy(
+                directory,
+                (PIPE, address),
+                ("port_value: 8000", f"port_value: {port}"),
+                ("/etc/envoy/jwks.json", str(directory / "jwks.json")),
+                ("failure_mode_allow: false", f"failure_mode_allow: {str(fails_open).lower()}"),
+                MAX_STREAM_DURATION,
+            )
+        )
+
+    def get(self, path="/t/acme/users", **fields):
+        return self.envoy.request(path, fields.pop("token", self.token), **fields)
+
+    def eventually(self, status, reason):
+        """Waits for a denial. Asserts that no request is allowed meanwhile."""
+
+        def probe():
+            response = self.get()
+            assert response.status != 200, response.text
+            return response.refusal == (status, reason)
+
+        eventually(probe, f"{status} {reason}")
+
+    def allowed(self):
+        """Waits until the grant has reached the sidecar."""
+        eventually(lambda: self.get().status == 200, "the request is allowed")
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Makes the world of a test."""
+    with ExitStack() as stack:
+        yield lambda fails_open=False, **options: World(stack, tmp_path, fails_open, **options)
+
+
+def support_headers(response):
+    return [tuple(pair) for pair in response.json if pair[0].startswith("x-support-")]
+
+
+@both_modes
+def test_a_grant_allows_until_the_revocation(world, fails_open):
+    world = world(fails_open)
+    world.eventually(403, "NO_GRANT")
+    grant = world.client.grant(access_level=grants.ACCESS_LEVEL_READ_ONLY)
+    world.allowed()
+    assert world.get(method="POST").refusal == (403, "LEVEL_EXCEEDED")
+    assert world.get("/t/acme/search", method="POST").status == 200
+    assert world.get("/t/globex/users").refusal == (403, "NO_GRANT")
+    world.client.revoke(grant)
+    response = world.get()
+    assert response.refusal == (403, "REVOKED"), "the revocation is enforced once it returns"
+    assert response.json["remedy"] == "REQUEST_GRANT"
+    assert "was revoked" in response.json["message"]
+
+
+def test_our_headers_replace_those_of_the_client(world):
+    world = world()
+    grant = world.client.grant()
+    world.allowed()
+    headers = dict(support_headers(world.get(headers=FORGED * 2)))
+    assert headers["x-support-grant-id"] == grant.grant_id
+    assert headers["x-support-level"] == "READ_WRITE"
+    assert headers["x-support-until"].endswith("Z")
+    assert len(support_headers(world.get(headers=FORGED * 2))) == 3, "each header occurs once"
+
+
+@both_modes
+def test_claims_come_from_the_token_that_envoy_has_verified(world, fails_open):
+    world = world(fails_open)
+    world.client.grant()
+    world.allowed()
+    issue = world.issuer.token
+    assert world.get(token="forged").status == 401
+    assert world.get(token=Issuer().token(email="agent-7", groups=["/support"])).status == 401
+    for token, reason in [
+        (issue(email="agent-7", groups=["/others"]), "GROUP_MISMATCH"),
+        (issue(email="agent-7", groups=[]), "GROUP_MISMATCH"),
+        (issue(email="agent-7"), "INPUT_MISSING"),
+        (issue(groups=["/support"]), "INPUT_MISSING"),
+        (issue(email=["a", "b"], groups=["/support"]), "INPUT_AMBIGUOUS"),
+        (issue(email="agent-7", _claim_names={"groups": "src1"}), "CLAIM_OVERFLOW"),
+    ]:
+        assert world.get(token=token).refusal == (403, reason)
+    override = [("x-http-method-override", "DELETE")]
+    assert world.get(headers=override).refusal == (403, "INPUT_AMBIGUOUS")
+    assert world.get("/other").refusal == (403, "INPUT_MISSING")
+    # Envoy normalizes the path before the check, and forwards the same path.
+    assert world.get("/t/globex/../acme/users").status == 200
+    assert world.get("/t/acme/../globex/users").refusal == (403, "NO_GRANT")
+    assert world.get("/t/acme%2f..%2fglobex").status == 400
+
+
+@both_modes
+def test_a_gateway_without_credentials_is_denied(world, fails_open):
+    world = world(fails_open, is_authenticated=False)
+    world.client.grant()
+    for _ in range(3):
+        assert world.get().refusal == (503, "CREDENTIALS_MISSING")
+
+
+@both_modes
+def test_a_gateway_beyond_its_limits_is_denied(world, fails_open):
+    world = world(fails_open, limits="\n[limits]\nchecks_per_second = 1\n")
+    world.client.grant()
+    with ThreadPoolExecutor(8) as threads:
+        responses = list(threads.map(lambda _: world.get(), range(40)))
+    refused = [response for response in responses if response.status != 200]
+    assert len(refused) > 30
+    limited = [response for response in refused if response.json["reason"] == "TOO_MANY_REQUESTS"]
+    assert limited and {response.refusal[0] for response in limited} == {503}
+
+
+@both_modes
+def test_a_stale_sidecar_denies(world, fails_open):
+    world = world(fails_open)
+    world.client.grant()
+    world.allowed()
+    world.replica.kill()
+
+    def is_stale():
+        response = world.get()
+        return response.status != 200 and response.refusal == (503, "STALE")
+
+    eventually(is_stale, "the lease has ended")
+    assert all(world.get().refusal == (503, "STALE") for _ in range(5))
+
+
+def only_envoy_decides(world, fails_open):
+    """Support-access does not respond, so that the answer is Envoy's. A request that fails open has
+    none of our headers, and none that the client has forged."""
+    response = world.get(headers=FORGED)
+    if fails_open:
+        assert response.status == 200 and not support_headers(response), response.text
+    else:
+        assert response.status == 503 and not response.text.startswith("{"), response.text
+
+
+@both_modes
+def test_only_envoy_decides_without_a_process(world, fails_open):
+    world = world(fails_open)
+    world.client.grant()
+    world.allowed()
+    world.sidecar.kill()
+    only_envoy_decides(world, fails_open)
+
+
+@both_modes
+def test_only_envoy_decides_while_the_process_does_not_respond(world, fails_open):
+    world = world(fails_open)
+    world.client.grant()
+    world.allowed()
+    world.sidecar.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    only_envoy_decides(world, fails_open)
+    assert time.monotonic() - began > 0.4, "Envoy waits for the timeout of the example"
+    world.sidecar.process.send_signal(signal.SIGCONT)
+    eventually(lambda: support_headers_of(world.get()), "the sidecar answers again")
+
+
+def support_headers_of(response):
+    return response.status == 200 and support_headers(response)
+
+
+@both_modes
+def test_a_process_that_stops_answers_the_calls_that_it_has_accepted(world, fails_open):
+    world = world(fails_open)
+    world.eventually(403, "NO_GRANT")
+    with ThreadPoolExecutor(4) as threads:
+        running = True
+
+        def ask(_):
+            found = []
+            while running:
+                found.append(world.get(headers=FORGED))
+            return found
+
+        asking = [threads.submit(ask, index) for index in range(4)]
+        assert world.sidecar.terminate() == 0
+        running = False
+        responses = [response for task in asking for response in task.result()]
+    assert responses
+    for response in responses:
+        if response.status == 200:
+            assert fails_open and not support_headers(response)
+        else:
+            assert response.status in (403, 503), response.text
+    only_envoy_decides(world, fails_open)
+
+
+def test_a_websocket_outlives_a_revocation_by_the_stream_duration(world):
+    world = world()
+    grant = world.client.grant()
+    world.allowed()
+    with world.envoy.websocket("/t/acme/socket", world.token) as stream:
+        opened = time.monotonic()
+        assert b"data" in stream.recv(4_096)
+        world.client.revoke(grant)
+        assert world.get("/t/acme/socket").refusal == (403, "REVOKED")
+        assert stream.recv(4_096), "Envoy asks once for each stream"
+        last = opened
+        while received(stream):
+            last = time.monotonic()
+    # max_stream_duration is 2 s. Envoy needs up to a second to close the connection.
+    assert 1 < last - opened < 3.5, last - opened
+
+
+def received(stream):
+    try:
+        return stream.recv(4_096)
+    except ConnectionResetError:
+        return b""
