@@ -249,11 +249,10 @@ fn route_of(config: &IntegrationConfig, route: &RouteConfig) -> Result<Route, Ve
     let path = &route.path;
     let template =
         Template::parse(path).map_err(|problem| vec![format!("the path {path:?} {problem}")])?;
-    let has_variable = |name: &str| template.has_variable(name);
     let offered = Offered {
-        has_claims: config.claims.is_some(),
-        has_callers: !config.callers.is_empty(),
-        has_variable: &has_variable,
+        claims: config.claims.is_some(),
+        callers: !config.callers.is_empty(),
+        variable: &|name: &str| template.has_variable(name),
     };
     let mut problems = Vec::new();
     let sources = Part::ALL.map(|part| {

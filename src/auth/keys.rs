@@ -316,7 +316,8 @@ async fn discover(client: &HttpClient, url: &Uri, issuer: &str) -> Result<String
 }
 
 async fn fetch(client: &HttpClient, url: &Uri) -> Result<String, String> {
-    let response = client.get(url, LENGTH_MAX).await;
+    // Boxed, because the future is large.
+    let response = Box::pin(client.get(url, LENGTH_MAX)).await;
     let Answer { status, body, is_truncated } =
         response.map_err(|error| format!("{url} cannot be read: {error}"))?;
     if !status.is_success() {

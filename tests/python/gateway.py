@@ -14,12 +14,16 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from client import Client
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
-from harness import DEADLINE_S, ROOT, eventually
+from harness import DEADLINE_S, ROOT, Server, Sidecar, eventually
 
 EXAMPLE = ROOT / "examples/envoy"
 ISSUER = "https://id.vendor.example"
+PIPE = "pipe: { path: /run/support-access/check.sock }"
+# The example's value in seconds, and a shorter one for the tests.
+MAX_STREAM_DURATION = ("max_stream_duration: 60s", "max_stream_duration: 2s")
 # RFC 6455, section 1.3.
 WEBSOCKET_ID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 FRAME_INTERVAL_S = 0.05
@@ -39,6 +43,8 @@ def encoded(data):
 
 class Issuer:
     """Signs tokens with ES256."""
+
+    name = ISSUER
 
     def __init__(self):
         self.key = ec.generate_private_key(ec.SECP256R1())
@@ -203,3 +209,65 @@ class Envoy:
         made.sendall("\r\n".join(head).encode())
         assert made.recv(65_536).startswith(b"HTTP/1.1 101"), "the WebSocket was not accepted"
         return made
+
+
+class World:
+    """A replica, a sidecar beside Envoy, and an application. `identity` issues the tokens of agents.
+    `config` and `gateway` are further replacements in the example's files."""
+
+    def __init__(
+        self,
+        stack,
+        directory,
+        fails_open,
+        identity=None,
+        limits="",
+        is_authenticated=True,
+        config=(),
+        gateway=(),
+    ):
+        self.replica = stack.enter_context(Server("memory:"))
+        self.client = stack.enter_context(Client(self.replica.target, tenant_id="acme"))
+        self.issuer = identity or Issuer()
+        jwks, settings = directory / "jwks.json", directory / "support-access.toml"
+        jwks.write_text(self.issuer.jwks())
+        self.token = self.issuer.token(email="agent-7", groups=["/support", "/others"])
+        text = (EXAMPLE / "support-access.toml").read_text()
+        text = replaced(text, ("101", str(os.getuid())), *config)
+        settings.write_text(text + limits)
+        path = directory / "check.sock"
+        arguments = [f"--config={settings}", f"--listen=unix:{path}"]
+        self.sidecar = stack.enter_context(Sidecar(f"http://{self.replica.target}", *arguments))
+        address = f"pipe: {{ path: {path} }}"
+        if not is_authenticated:
+            # TCP proves no user id.
+            port = self.sidecar.ports["grpc"]
+            address = f"socket_address: {{ address: 127.0.0.1, port_value: {port} }}"
+        port = stack.enter_context(application())
+        replacements = [
+            (PIPE, address),
+            ("port_value: 8000", f"port_value: {port}"),
+            ("/etc/envoy/jwks.json", str(jwks)),
+            (f"issuer: {ISSUER}", f"issuer: {self.issuer.name}"),
+            ("failure_mode_allow: false", f"failure_mode_allow: {str(fails_open).lower()}"),
+            MAX_STREAM_DURATION,
+            *gateway,
+        ]
+        self.envoy = stack.enter_context(Envoy(directory, *replacements))
+
+    def get(self, path="/t/acme/users", **fields):
+        return self.envoy.request(path, fields.pop("token", self.token), **fields)
+
+    def eventually(self, status, reason):
+        """Waits for a denial. Asserts that no request is allowed meanwhile."""
+
+        def probe():
+            response = self.get()
+            assert response.status != 200, response.text
+            return response.refusal == (status, reason)
+
+        eventually(probe, f"{status} {reason}")
+
+    def allowed(self):
+        """Waits until the grant has reached the sidecar."""
+        eventually(lambda: self.get().status == 200, "the request is allowed")

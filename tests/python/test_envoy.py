@@ -3,76 +3,18 @@
 `failure_mode_allow` must change nothing as long as support-access responds.
 """
 
-import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from client import Client
-from gateway import EXAMPLE, Envoy, Issuer, application, replaced
-from harness import Server, Sidecar, eventually
+from gateway import Issuer, World
+from harness import eventually
 from supportaccess.v1 import grant_pb2 as grants
 
 FORGED = [("x-support-grant-id", "forged"), ("X-Support-Level", "ADMIN")]
-PIPE = "pipe: { path: /run/support-access/check.sock }"
-# The example's value in seconds, and a shorter one for the test.
-MAX_STREAM_DURATION = ("max_stream_duration: 60s", "max_stream_duration: 2s")
-
 both_modes = pytest.mark.parametrize("fails_open", [False, True], ids=["closed", "open"])
-
-
-class World:
-    """A replica, a sidecar beside Envoy, and an application."""
-
-    def __init__(self, stack, directory, fails_open, limits="", is_authenticated=True):
-        self.replica = stack.enter_context(Server("memory:"))
-        self.client = stack.enter_context(Client(self.replica.target, tenant_id="acme"))
-        issuer = Issuer()
-        (directory / "jwks.json").write_text(issuer.jwks())
-        self.token = issuer.token(email="agent-7", groups=["/support", "/others"])
-        self.issuer = issuer
-        config = directory / "support-access.toml"
-        text = (EXAMPLE / "support-access.toml").read_text()
-        uid = str(os.getuid())
-        config.write_text(replaced(text, ("101", uid)) + limits)
-        path = directory / "check.sock"
-        arguments = [f"--config={config}", f"--listen=unix:{path}"]
-        self.sidecar = stack.enter_context(Sidecar(f"http://{self.replica.target}", *arguments))
-        address = f"pipe: {{ path: {path} }}"
-        if not is_authenticated:
-            # TCP proves no user id.
-            port = self.sidecar.ports["grpc"]
-            address = f"socket_address: {{ address: 127.0.0.1, port_value: {port} }}"
-        port = stack.enter_context(application())
-        self.envoy = stack.enter_context(
-            Envoy(
-                directory,
-                (PIPE, address),
-                ("port_value: 8000", f"port_value: {port}"),
-                ("/etc/envoy/jwks.json", str(directory / "jwks.json")),
-                ("failure_mode_allow: false", f"failure_mode_allow: {str(fails_open).lower()}"),
-                MAX_STREAM_DURATION,
-            )
-        )
-
-    def get(self, path="/t/acme/users", **fields):
-        return self.envoy.request(path, fields.pop("token", self.token), **fields)
-
-    def eventually(self, status, reason):
-        """Waits for a denial. Asserts that no request is allowed meanwhile."""
-
-        def probe():
-            response = self.get()
-            assert response.status != 200, response.text
-            return response.refusal == (status, reason)
-
-        eventually(probe, f"{status} {reason}")
-
-    def allowed(self):
-        """Waits until the grant has reached the sidecar."""
-        eventually(lambda: self.get().status == 200, "the request is allowed")
 
 
 @pytest.fixture

@@ -44,9 +44,10 @@ pub(super) struct Reader<'a> {
 
 /// The sources that an integration offers.
 pub(super) struct Offered<'a> {
-    pub(super) has_claims: bool,
-    pub(super) has_callers: bool,
-    pub(super) has_variable: &'a dyn Fn(&str) -> bool,
+    pub(super) claims: bool,
+    /// Whether the gateways are named.
+    pub(super) callers: bool,
+    pub(super) variable: &'a dyn Fn(&str) -> bool,
 }
 
 // === impl Part ===
@@ -96,7 +97,7 @@ impl Source {
     /// The problem of the source of `part` in the configuration: the rest of a sentence.
     pub(super) fn check(&self, part: Part, offered: &Offered<'_>) -> Result<(), String> {
         match self {
-            Self::Claim(_) if !offered.has_claims => {
+            Self::Claim(_) if !offered.claims => {
                 Err("reads a claim, so the integration needs claims".into())
             }
             Self::Claim(name) | Self::Extension(name) if name.is_empty() => {
@@ -105,11 +106,11 @@ impl Source {
             Self::Header(name) if HeaderName::from_lowercase(name.as_bytes()).is_err() => {
                 Err(format!("must name a header in lower case, but names {name:?}"))
             }
-            Self::Header(_) if !offered.has_callers => Err("reads a header, so the integration \
+            Self::Header(_) if !offered.callers => Err("reads a header, so the integration \
                 needs callers: the gateways that remove this header from the requests of their \
                 clients"
                 .into()),
-            Self::Path(name) if !(offered.has_variable)(name) => {
+            Self::Path(name) if !(offered.variable)(name) => {
                 Err(format!("reads {{{name}}}, which the path does not contain"))
             }
             Self::Method(_) if part != Part::Level => {
