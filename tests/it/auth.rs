@@ -184,10 +184,11 @@ async fn keys_that_cannot_be_refreshed_are_used_for_a_day() {
     assert_eq!(error, Some(KeyError::Unavailable));
 }
 
+/// The discovery document of an issuer.
+type Document = fn(&str) -> serde_json::Value;
+
 /// Serves a discovery document and a key set. Returns the issuer and the server.
-async fn identity_provider(
-    document: fn(&str) -> serde_json::Value,
-) -> (String, axum::Router, TcpListener) {
+async fn identity_provider(document: Document) -> (String, axum::Router, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let issuer = format!("http://{}/realms/staff", listener.local_addr().unwrap());
     let (keys, document) = (jwk_set("1"), document(&issuer).to_string());
@@ -202,7 +203,7 @@ async fn identity_provider(
 
 #[tokio::test]
 async fn keys_are_found_by_discovery_unless_the_document_is_about_another_issuer() {
-    let documents: [(fn(&str) -> serde_json::Value, bool); 5] = [
+    let documents: [(Document, bool); 5] = [
         (|issuer| json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/keys") }), true),
         (
             |issuer| json!({ "issuer": format!("{issuer}/"), "jwks_uri": format!("{issuer}/keys") }),

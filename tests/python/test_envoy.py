@@ -3,6 +3,7 @@
 `failure_mode_allow` must change nothing as long as support-access responds.
 """
 
+import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +82,46 @@ def test_claims_come_from_the_token_that_envoy_has_verified(world, fails_open):
     assert world.get("/t/acme%2f..%2fglobex").status == 400
 
 
+TYPE = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
+MATCH = "              - match: { prefix: / }\n"
+PER_ROUTE = f"""{MATCH}\
+                typed_per_filter_config:
+                  envoy.filters.http.ext_authz:
+                    "@type": {TYPE}
+                    check_settings: {{ context_extensions: {{ tenant: acme }} }}
+"""
+ROUTES = """\
+[[integrations.envoy.routes]]
+path = "/headers"
+tenant = { header = "x-tenant" }
+
+[[integrations.envoy.routes]]
+path = "/extensions"
+tenant = { extension = "tenant" }
+
+[integrations.envoy.mapping]
+"""
+
+
+@pytest.mark.parametrize("is_raw", [False, True], ids=["joined", "raw"])
+def test_headers_and_context_extensions_are_sources(world, is_raw):
+    raw = f"transport_api_version: V3\n              encode_raw_headers: {str(is_raw).lower()}"
+    gateway = [
+        ("transport_api_version: V3", raw),
+        ("patterns:\n", "patterns:\n                - { exact: x-tenant }\n"),
+        (f"{MATCH}                route:", f"{PER_ROUTE}                route:"),
+    ]
+    world = world(config=[("[integrations.envoy.mapping]\n", ROUTES)], gateway=gateway)
+    world.client.grant()
+    world.allowed()
+    assert world.get("/extensions").status == 200
+    named = ("x-tenant", "acme")
+    assert world.get("/headers", headers=[named]).status == 200
+    assert world.get("/headers").refusal == (403, "INPUT_MISSING")
+    for headers in ([named, named], [("x-tenant", "acme,globex")], [named, ("X-Tenant", "globex")]):
+        assert world.get("/headers", headers=headers).refusal == (403, "INPUT_AMBIGUOUS")
+
+
 @both_modes
 def test_a_gateway_without_credentials_is_denied(world, fails_open):
     world = world(fails_open, is_authenticated=False)
@@ -124,6 +165,14 @@ def only_envoy_decides(world, fails_open):
         assert response.status == 200 and not support_headers(response), response.text
     else:
         assert response.status == 503 and not response.text.startswith("{"), response.text
+
+
+@both_modes
+def test_only_envoy_decides_if_its_user_may_not_connect(world, fails_open):
+    uid = os.getuid()
+    world = world(fails_open, config=[(f"gateway = [{uid}]", f"gateway = [{uid + 1}]")])
+    world.client.grant()
+    only_envoy_decides(world, fails_open)
 
 
 @both_modes

@@ -20,7 +20,7 @@ from harness import DEADLINE_S, Server, eventually
 
 REALM = Path(__file__).parent / "keycloak.json"
 # Keycloak compiles its configuration at the first start.
-START_S = 180
+START_S = 100
 
 
 class Keycloak:
