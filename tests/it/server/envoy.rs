@@ -35,7 +35,7 @@ use crate::server::{
 const SERVICE: &str = "envoy.service.auth.v3.Authorization";
 
 /// The sources of the gateway of a server without authentication.
-const EDGE: &str = r#"
+pub(crate) const EDGE: &str = r#"
     [edge]
     callers = ["anonymous"]
     claims = { metadata = { key = "staff" } }
@@ -57,7 +57,7 @@ const EDGE: &str = r#"
     groups = { "/support" = "support" }
 "#;
 
-fn configured(integrations: &str) -> Config {
+pub(crate) fn configured(integrations: &str) -> Config {
     let mut config = config();
     config.common.integrations = toml::from_str(integrations).unwrap();
     assert_eq!(config.common.integrations.problems(), [""; 0]);
@@ -86,7 +86,7 @@ fn proto(value: &Value) -> ProtoValue {
 }
 
 /// A request of agent `ada`, a member of `/support`.
-fn asked(method: &str, path: &str) -> AttributeContext {
+pub(crate) fn asked(method: &str, path: &str) -> AttributeContext {
     let claims = json!({ "email": "ada", "groups": ["/support", "/others"] });
     let fields = BTreeMap::from([("staff".to_owned(), proto(&claims))]);
     let namespace = "envoy.filters.http.jwt_authn".to_owned();
@@ -99,14 +99,14 @@ fn asked(method: &str, path: &str) -> AttributeContext {
     }
 }
 
-fn with_headers(path: &str, headers: &[(&str, &str)]) -> AttributeContext {
+pub(crate) fn with_headers(path: &str, headers: &[(&str, &str)]) -> AttributeContext {
     let mut context = asked("GET", path);
     let http = context.request.as_mut().unwrap().http.as_mut().unwrap();
     http.headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     context
 }
 
-fn request(attributes: AttributeContext) -> CheckRequest {
+pub(crate) fn request(attributes: AttributeContext) -> CheckRequest {
     CheckRequest { attributes: Some(attributes) }
 }
 
