@@ -5,7 +5,8 @@ use std::{env, error::Error, fs, path::PathBuf, process::Command};
 
 use prost_types::FileDescriptorSet;
 
-const PROTO_FILES: [&str; 5] = [
+const PROTO_FILES: [&str; 6] = [
+    "envoy/service/auth/v3/external_auth.proto",
     "supportaccess/replication/v1/replication.proto",
     "supportaccess/v1/error_reason.proto",
     "supportaccess/v1/server_info.proto",

@@ -213,6 +213,28 @@ need_java() {
     default-jdk-headless maven
 }
 
+# need_keycloak VERSION: an identity provider. Unpacked once in the user's cache directory.
+need_keycloak() {
+  local version=$1 cache=${XDG_CACHE_HOME:-$HOME/.cache}/support-access
+  [[ -d $cache/keycloak-$version ]] && return
+  printf '\n-- Downloading Keycloak %s with Maven into %s: tests use its tokens\n' \
+    "$version" "$cache"
+  local work artifact=org.keycloak:keycloak-quarkus-dist:$version:zip
+  mkdir --parents "$cache"
+  work=$(mktemp --directory --tmpdir="$cache")
+  (
+    cd "$work" || exit
+    mvn --batch-mode --no-transfer-progress --strict-checksums --quiet \
+      dependency:get "-Dartifact=$artifact" -Dtransitive=false
+    mvn --batch-mode --no-transfer-progress --quiet \
+      dependency:copy "-Dartifact=$artifact" -DoutputDirectory="$work"
+    python3 -m zipfile --extract "$work/keycloak-quarkus-dist-$version.zip" "$work"
+    chmod +x "$work/keycloak-$version/bin/"*.sh
+  )
+  mv "$work/keycloak-$version" "$cache"
+  rm --recursive --force "$work"
+}
+
 # Every tool of scripts/test.
 need_everything() {
   need_cargo
@@ -224,6 +246,7 @@ need_everything() {
   need_valgrind
   need_prometheus
   need_java
+  need_keycloak 26.6.4
   need_tools
   need_pgbouncers
   need_go

@@ -17,6 +17,7 @@ use crate::domain::{
 
 pub mod bindings;
 pub mod certificate;
+pub mod claims;
 mod connection;
 pub mod http;
 pub mod keys;
@@ -137,7 +138,7 @@ impl Authenticator {
     }
 
     /// The time at which credentials are judged: the later one of wall clock and elapsed time.
-    fn now(&self) -> Time {
+    pub fn now(&self) -> Time {
         let at = self.clock.boot_time();
         self.trusted_clock.lock().observe(self.clock.now(), at, at).now.latest
     }

@@ -18,11 +18,12 @@ use crate::{
     api::{
         body::{CallBody, Holder, hold_in_header},
         call_id::CallId,
+        denial::deny_refusal,
         detached::Spawn,
         format::Format,
         grpc::{
-            CheckCall, ENFORCEMENT_TIMEOUT, Failure, MESSAGE_LENGTH_MAX, TIMEOUT, access::Access,
-            deadline_of, explain_refusal, reject, reject_excess, reject_late,
+            CheckCall, ENFORCEMENT_TIMEOUT, Failure, MESSAGE_LENGTH_MAX, TIMEOUT, Unread,
+            access::Access, deadline_of, explain_refusal, reject, reject_excess, reject_late,
             reject_unauthenticated_call,
         },
         head::{GRPC_TIMEOUT, Head, head_of_handlers, headers_of_handlers},
@@ -42,6 +43,9 @@ const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// Maximum length of the message of a single check, in bytes. The longest has 500 ids of 128
 /// characters.
 const CHECK_LENGTH_MAX: usize = 320 * 1_024;
+/// Upper bound of the memory of a decoded message of Envoy, in bytes for each byte. The smallest
+/// claim in an object takes 8 bytes, and less than 300 when decoded and converted.
+const DECODED: usize = 40;
 /// The tag of the checks in a batch.
 const CHECKS_TAG: u32 = 1;
 /// [`TIMEOUT`] as a gRPC header.
@@ -85,6 +89,8 @@ type Handled = Result<Response<CallBody>, Response<Body>>;
 /// The facts about a call that are known before its head is read.
 struct Arrival {
     action: Option<Action>,
+    /// Whether Envoy calls the method.
+    is_envoy: bool,
     /// The id for log lines outside a span.
     id: Option<CallId>,
     at: Instant,
@@ -136,8 +142,10 @@ impl<T: Spawn> ConnectionCalls<T> {
         B::Error: Into<BoxError>,
     {
         let observer = RpcObserver::start(&self.metrics, &request);
+        let is_envoy = observer.is_envoy();
         let arrival = Arrival {
             action: observer.action(),
+            is_envoy,
             id: observer.id_without_span(),
             at: observer.started(),
             timeout: observer.timeout(),
@@ -148,7 +156,8 @@ impl<T: Spawn> ConnectionCalls<T> {
             let handled = self.handle(parts, body, arrival).await;
             handled.unwrap_or_else(|rejection| rejection.map(CallBody::Rejected))
         });
-        Ok(observer.observe(handled).await)
+        let response = observer.observe(handled).await;
+        Ok(if is_envoy { deny_refusal(response, &self.connection.unsent) } else { response })
     }
 
     async fn handle<B>(&self, mut parts: Parts, body: B, arrival: Arrival) -> Handled
@@ -177,6 +186,7 @@ impl<T: Spawn> ConnectionCalls<T> {
         match action {
             Some(Action::BatchCheckAccess) => Box::pin(self.check_batch(body, call)).await,
             Some(Action::ExplainAccess) => Box::pin(self.explain(body, call)).await,
+            _ if call.arrival.is_envoy => Box::pin(self.check_for_envoy(body, call)).await,
             _ => self.check(body, call).await,
         }
     }
@@ -220,6 +230,27 @@ impl<T: Spawn> ConnectionCalls<T> {
                     read_message(body, CHECK_LENGTH_MAX, &arrival.format, &permit).await?;
                 let call = self.check_call(&arrival, &caller);
                 self.shared.access.check_access(&call, decode(&message)?).await
+            });
+            within(TIMEOUT, answering).await
+        };
+        self.respond(answer, &arrival.format, permit)
+    }
+
+    async fn check_for_envoy<B>(&self, body: B, call: Admitted) -> Handled
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let Admitted { arrival, caller, permit, .. } = call;
+        let answer = {
+            let answering = pin!(async {
+                let message =
+                    read_message(body, CHECK_LENGTH_MAX, &arrival.format, &permit).await?;
+                if !permit.try_count(message.len() * DECODED) {
+                    return Err(Unread::Excess.into());
+                }
+                let call = self.check_call(&arrival, &caller);
+                self.shared.access.check_for_envoy(&call, decode(&message)?).await
             });
             within(TIMEOUT, answering).await
         };

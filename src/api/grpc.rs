@@ -4,6 +4,7 @@ pub mod access;
 pub mod admin;
 mod call;
 mod convert;
+pub(in crate::api) mod envoy;
 pub mod errors;
 mod guard;
 pub mod nodes;

@@ -26,6 +26,8 @@ pub use readings::{Readings, ReplicaReadings};
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// The service of checks by Envoy.
+const ENVOY: &str = "envoy.service.auth.v3.Authorization";
 /// The label value of unknown methods. Callers cannot create label values.
 const UNKNOWN: &str = "unknown";
 
@@ -78,6 +80,8 @@ pub(super) struct Method {
     pub(super) name: String,
     /// The action of the method. `None`: the method belongs to another API.
     pub(super) action: Option<Action>,
+    /// Whether Envoy calls the method, which must never fail.
+    pub(super) is_envoy: bool,
     service: String,
     rpc: String,
 }
@@ -178,11 +182,13 @@ impl Methods {
 
 impl Method {
     fn new(service: &str, method: &str) -> Self {
+        let is_envoy = service == ENVOY;
         let is_ours = service.starts_with("supportaccess.");
         let action = Action::ALL.iter().copied().find(|action| is_ours && action.name() == method);
         Self {
             name: format!("{service}/{method}"),
-            action,
+            action: action.or(is_envoy.then_some(Action::CheckAccess)),
+            is_envoy,
             service: service.to_owned(),
             rpc: method.to_owned(),
         }

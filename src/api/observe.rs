@@ -65,6 +65,13 @@ pub struct RpcObserver {
 
 // === impl ObservedBody ===
 
+impl<B> ObservedBody<B> {
+    /// A body after the end of its call.
+    pub(super) fn unobserved(inner: B) -> Self {
+        Self { inner, observer: None }
+    }
+}
+
 impl<B: Body> Body for ObservedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
@@ -134,6 +141,11 @@ impl RpcObserver {
     /// The action of the call. `None`: the method belongs to another API, or does not exist.
     pub(super) fn action(&self) -> Option<Action> {
         self.metrics.method(self.method).action
+    }
+
+    /// Whether Envoy calls the method.
+    pub(super) fn is_envoy(&self) -> bool {
+        self.metrics.method(self.method).is_envoy
     }
 
     /// The id for log lines. `None`: the span adds it, or there is none.

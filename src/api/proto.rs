@@ -14,6 +14,18 @@ pub mod v1 {
     tonic::include_proto!("supportaccess.v1");
 }
 
+/// A subset of Envoy's external authorization API, package `envoy.service.auth.v3`.
+#[expect(
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
+#[allow(missing_docs, unreachable_pub, missing_debug_implementations, reason = "generated code")]
+pub mod envoy {
+    tonic::include_proto!("envoy.service.auth.v3");
+}
+
 /// Replication between check nodes. Internal.
 pub mod replication {
     /// Package `supportaccess.replication.v1`.
@@ -34,7 +46,7 @@ pub mod replication {
     }
 }
 
-/// Both packages as a `google.protobuf.FileDescriptorSet`, for server reflection and JSON.
+/// All packages as a `google.protobuf.FileDescriptorSet`, for server reflection and JSON.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 impl v1::PolicyOverrides {

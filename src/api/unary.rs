@@ -34,11 +34,11 @@ pub struct UnaryBody {
     has_ended: bool,
 }
 
-/// Bytes that the transport owns, and the permit of their call.
-struct Sent<T> {
+/// Bytes that the transport owns, and the holder of the permit of their call.
+struct Sent<T, H> {
     bytes: T,
     _age: UnsentChunk,
-    _permit: CallPermit,
+    _holder: H,
 }
 
 /// Decodes the only message of a request, after the prefix.
@@ -61,37 +61,59 @@ pub(super) fn respond(
     permit: CallPermit,
     unsent: &Arc<Unsent>,
 ) -> Result<Response<UnaryBody>, Failure> {
-    let length = message.encoded_len();
-    let size = PREFIX_LENGTH + length;
+    let size = PREFIX_LENGTH + message.encoded_len();
     if size > UNCOUNTED_BYTES && !permit.try_count(size) {
         return Err(Unread::Excess.into());
     }
-    let mut bytes = Vec::with_capacity(size);
-    bytes.push(0);
-    // A response is shorter than 4 GiB.
-    bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-    message.encode_raw(&mut bytes);
-    let bytes = format.write(bytes, &permit)?;
+    let bytes = format.write(encode(message), &permit)?;
     let grown = bytes.len().saturating_sub(size.max(UNCOUNTED_BYTES));
     if grown > 0 && !permit.try_count(grown) {
         return Err(Unread::Excess.into());
     }
-    let body = UnaryBody { message: Some(hold(bytes, permit, unsent)), has_ended: false };
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, GRPC);
-    Ok(response)
+    Ok(response_of(bytes, permit, unsent))
 }
 
-/// The bytes of a response, which hold the permit of the call until the transport has written them.
+/// As [`respond`] for gRPC, with any holder of the permit.
+pub(super) fn respond_uncounted(
+    message: &impl Message,
+    holder: impl Send + Sync + 'static,
+    unsent: &Arc<Unsent>,
+) -> Response<UnaryBody> {
+    response_of(encode(message), holder, unsent)
+}
+
+/// The bytes of a response, which own `holder` until the transport has written them.
 pub(super) fn hold(
     bytes: impl AsRef<[u8]> + Send + 'static,
-    permit: CallPermit,
+    holder: impl Send + Sync + 'static,
     unsent: &Arc<Unsent>,
 ) -> Bytes {
-    Bytes::from_owner(Sent { bytes, _age: unsent.start(), _permit: permit })
+    Bytes::from_owner(Sent { bytes, _age: unsent.start(), _holder: holder })
 }
 
-impl<T: AsRef<[u8]>> AsRef<[u8]> for Sent<T> {
+/// A message with the prefix of gRPC.
+fn encode(message: &impl Message) -> Vec<u8> {
+    let length = message.encoded_len();
+    let mut bytes = Vec::with_capacity(PREFIX_LENGTH + length);
+    bytes.push(0);
+    // A response is shorter than 4 GiB.
+    bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    message.encode_raw(&mut bytes);
+    bytes
+}
+
+fn response_of(
+    bytes: Vec<u8>,
+    holder: impl Send + Sync + 'static,
+    unsent: &Arc<Unsent>,
+) -> Response<UnaryBody> {
+    let body = UnaryBody { message: Some(hold(bytes, holder, unsent)), has_ended: false };
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, GRPC);
+    response
+}
+
+impl<T: AsRef<[u8]>, H> AsRef<[u8]> for Sent<T, H> {
     fn as_ref(&self) -> &[u8] {
         self.bytes.as_ref()
     }

@@ -40,16 +40,18 @@ pub struct IssuerConfig {
     /// A value of the claim `aud`.
     pub audience: String,
     /// The issuer's keys, a JWK set (RFC 7517): an https URL, an http URL of this host, or a file.
-    pub keys: String,
+    /// `None`: the issuer publishes the address (OpenID Connect Discovery 1.0).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<String>,
     /// The claim with the caller's name for the history.
     #[serde(default = "default_name_claim")]
     pub name_claim: String,
-    /// The claim with the caller's roles at the issuer: a list of strings, or one string of words.
-    /// A name that starts with a slash is a JSON pointer (RFC 6901).
+    /// The claim with the caller's roles at the issuer: a list, an object whose keys are the roles,
+    /// or one string of words. A name that starts with a slash is a JSON pointer (RFC 6901).
     #[serde(default = "default_role_claim")]
     pub role_claim: String,
-    /// The claim with the caller's tenants: a list of strings, or one string. May be a JSON
-    /// pointer, too.
+    /// The claim with the caller's tenants: a list, an object whose keys are the tenants, or one
+    /// string. May be a JSON pointer, too.
     #[serde(default = "default_tenant_claim")]
     pub tenant_claim: String,
     /// Tolerated difference between the issuer's clock and this host's.
@@ -95,6 +97,15 @@ fn default_tenant_claim() -> String {
 impl Default for Leeway {
     fn default() -> Self {
         Self(Span(Duration::from_secs(30)))
+    }
+}
+
+impl Leeway {
+    /// A sentence that starts with the key, if the difference is too large.
+    pub fn problem(self) -> Option<String> {
+        let leeway = self.0;
+        let is_long = leeway > LEEWAY_MAX;
+        is_long.then(|| format!("leeway must be at most {LEEWAY_MAX}, but is {leeway}"))
     }
 }
 
@@ -211,10 +222,7 @@ impl IssuerConfig {
         ];
         let empty = texts.into_iter().filter(|(_, text)| text.is_empty());
         problems.extend(empty.map(|(key, _)| format!("issuers.{key} must not be empty")));
-        if leeway.0 > LEEWAY_MAX {
-            let leeway = leeway.0;
-            problems.push(format!("issuers.leeway must be at most {LEEWAY_MAX}, but is {leeway}"));
-        }
+        problems.extend(leeway.problem().map(|problem| format!("issuers.{problem}")));
         if roles.contains_key(&Role::Portal) {
             let problem = "issuers.roles.portal is not supported: a portal needs a certificate";
             problems.push(problem.into());

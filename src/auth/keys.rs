@@ -34,6 +34,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 const AGE_MAX: Duration = Duration::from_hours(24);
 /// Timeout of a refresh.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where an issuer publishes the address of its keys (OpenID Connect Discovery 1.0, section 4).
+const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
 /// Maximum size of a JWK set, in bytes.
 const LENGTH_MAX: usize = 1_024 * 1_024;
 /// Maximum number of keys taken from a set.
@@ -63,7 +65,16 @@ pub struct IssuerKeys {
 
 enum Source {
     File(PathBuf),
-    Url { url: Uri, client: HttpClient },
+    Url {
+        url: Uri,
+        client: HttpClient,
+    },
+    /// The keys are at the address in the document at `url`.
+    Discovery {
+        url: Uri,
+        issuer: String,
+        client: HttpClient,
+    },
 }
 
 #[derive(Default)]
@@ -87,9 +98,33 @@ impl IssuerKeys {
     /// once; a URL is fetched by [`IssuerKeys::run`]. The error is a sentence for an operator.
     pub fn new(source: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let source = match source.split_once("://") {
-            Some(_) => Source::url(source)?,
+            Some(_) => {
+                let (url, client) = client_for(source)?;
+                Source::Url { url, client }
+            }
             None => Source::File(source.into()),
         };
+        Self::from_source(source, clock)
+    }
+
+    /// The keys at `keys`, or else at the address that the issuer publishes. The error is a
+    /// sentence for an operator.
+    pub fn of_issuer(
+        issuer: &str,
+        keys: Option<&str>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, String> {
+        if let Some(keys) = keys {
+            return Self::new(keys, clock);
+        }
+        let address = format!("{}{DISCOVERY_PATH}", issuer.trim_end_matches('/'));
+        let (url, client) = client_for(&address).map_err(|problem| {
+            format!("without keys, the issuer must publish their address: {problem}; set keys")
+        })?;
+        Self::from_source(Source::Discovery { url, issuer: issuer.to_owned(), client }, clock)
+    }
+
+    fn from_source(source: Source, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let (refresh, refreshed) = (Notify::new(), watch::Sender::new(None));
         let keys = Self { source, clock, current: ArcSwap::default(), refresh, refreshed };
         if let Source::File(path) = &keys.source {
@@ -106,7 +141,7 @@ impl IssuerKeys {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let interval = match self.source {
             Source::File(_) => FILE_INTERVAL,
-            Source::Url { .. } => URL_INTERVAL,
+            Source::Url { .. } | Source::Discovery { .. } => URL_INTERVAL,
         };
         loop {
             let Some(is_fresh) = stop.run_until_cancelled(self.fetch()).await else { return };
@@ -166,9 +201,10 @@ impl IssuerKeys {
     async fn fetch(&self) -> bool {
         let text = match &self.source {
             Source::File(path) => read_file(path),
-            Source::Url { url, client } => timeout(REFRESH_TIMEOUT, fetch(client, url))
-                .await
-                .unwrap_or_else(|_| Err(format!("{url} did not respond within the timeout"))),
+            Source::Url { url, client } => in_time(url, fetch(client, url)).await,
+            Source::Discovery { url, issuer, client } => {
+                in_time(url, discover(client, url, issuer)).await
+            }
         };
         let replaced = text.and_then(|text| self.replace(text));
         if let Err(error) = &replaced {
@@ -199,40 +235,42 @@ impl fmt::Debug for IssuerKeys {
     }
 }
 
-// === impl Source ===
-
-impl Source {
-    fn url(text: &str) -> Result<Self, String> {
-        // First, because other errors repeat the URL.
-        if text.contains('@') {
-            return Err("the URL of an issuer's keys must not contain credentials".into());
-        }
-        let is_https = text.starts_with("https://");
-        if !is_https && !text.starts_with("http://") {
-            return Err(must_be_https(text));
-        }
-        let url: Uri = text.parse().map_err(|error| format!("{text:?} is not a URL: {error}"))?;
-        let is_local = matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
-        let client = if is_https {
-            HttpClient::secure().map_err(|error| format!("cannot fetch {text:?}: {error}"))?
-        } else if is_local {
-            HttpClient::plain()
-        } else {
-            return Err(must_be_https(text));
-        };
-        Ok(Self::Url { url, client })
+/// The URL `text`, and a client for that URL.
+fn client_for(text: &str) -> Result<(Uri, HttpClient), String> {
+    // First, because other errors repeat the URL.
+    if text.contains('@') {
+        return Err("the URL of an issuer's keys must not contain credentials".into());
     }
+    let is_https = text.starts_with("https://");
+    if !is_https && !text.starts_with("http://") {
+        return Err(must_be_https(text));
+    }
+    let url: Uri = text.parse().map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+    let client = if is_https {
+        HttpClient::secure().map_err(|error| format!("cannot fetch {text:?}: {error}"))?
+    } else if is_local(&url) {
+        HttpClient::plain()
+    } else {
+        return Err(must_be_https(text));
+    };
+    Ok((url, client))
+}
+
+fn is_local(url: &Uri) -> bool {
+    matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"))
 }
 
 fn must_be_https(text: &str) -> String {
     format!("{text:?} must start with https://: others on the network could replace the keys")
 }
 
+// === impl Source ===
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Url { url, .. } => url.fmt(f),
+            Self::Url { url, .. } | Self::Discovery { url, .. } => url.fmt(f),
         }
     }
 }
@@ -241,8 +279,45 @@ fn read_file(path: &PathBuf) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
 }
 
+async fn in_time(
+    url: &Uri,
+    fetching: impl Future<Output = Result<String, String>>,
+) -> Result<String, String> {
+    let fetched = timeout(REFRESH_TIMEOUT, fetching).await;
+    fetched.unwrap_or_else(|_| Err(format!("{url} did not respond within the timeout")))
+}
+
+/// Fetches the keys at the address that the issuer publishes at `url`. The address may change when
+/// the issuer replaces its keys, so each refresh reads both.
+async fn discover(client: &HttpClient, url: &Uri, issuer: &str) -> Result<String, String> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        issuer: String,
+        jwks_uri: String,
+    }
+    let text = fetch(client, url).await?;
+    let Metadata { issuer: named, jwks_uri } = serde_json::from_str(&text)
+        .map_err(|_| format!("{url} is not a discovery document with issuer and jwks_uri"))?;
+    // OpenID Connect Discovery 1.0, section 4.3: another issuer could otherwise be impersonated.
+    if named != issuer {
+        return Err(format!(
+            "{url} names the issuer {named:?}, but the configuration names {issuer:?}; both must \
+             be equal"
+        ));
+    }
+    let keys = jwks_uri.parse::<Uri>().ok().filter(|keys| {
+        let is_safe = url.scheme_str() == Some("https") || is_local(keys);
+        !jwks_uri.contains('@') && keys.scheme_str() == url.scheme_str() && is_safe
+    });
+    let keys = keys.ok_or_else(|| {
+        format!("{url} names the keys {jwks_uri:?}, which must be a URL with the same scheme")
+    })?;
+    fetch(client, &keys).await
+}
+
 async fn fetch(client: &HttpClient, url: &Uri) -> Result<String, String> {
-    let response = client.get(url, LENGTH_MAX).await;
+    // Boxed, because the future is large.
+    let response = Box::pin(client.get(url, LENGTH_MAX)).await;
     let Answer { status, body, is_truncated } =
         response.map_err(|error| format!("{url} cannot be read: {error}"))?;
     if !status.is_success() {

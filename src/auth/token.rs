@@ -7,16 +7,22 @@ use std::{
 };
 
 use jsonwebtoken::{
-    Algorithm, DecodingKey, Validation, dangerous, decode, decode_header, errors::ErrorKind,
+    Algorithm, DecodingKey, Header, Validation, dangerous, decode, decode_header, errors::ErrorKind,
 };
 use serde_json::{Map, Value};
+use tracing::info;
 
 use crate::{
     auth::{
         bindings::IssuerConfig,
+        claims,
         keys::{IssuerKeys, KeyError},
     },
-    domain::{Role, TenantId, Time, ids::Actor, time},
+    domain::{
+        Role, Span, TenantId, Time,
+        ids::{Actor, ID_LENGTH_MAX, is_unsafe},
+        time,
+    },
 };
 
 /// Maximum length of a token, in bytes.
@@ -82,11 +88,24 @@ pub struct Verifier {
     issuers: BTreeMap<String, Issuer>,
 }
 
+/// An issuer of tokens for one audience, and the verification of these tokens.
+#[derive(Debug)]
+pub struct TokenIssuer {
+    /// The claim `iss`.
+    pub name: String,
+    /// A value of the claim `aud`.
+    pub audience: String,
+    /// The tolerated difference of clocks.
+    pub leeway: Span,
+    /// The keys of the issuer.
+    pub keys: Arc<IssuerKeys>,
+}
+
 #[derive(Debug)]
 struct Issuer {
     config: IssuerConfig,
     claimed_roles: BTreeMap<String, BTreeSet<Role>>,
-    keys: Arc<IssuerKeys>,
+    tokens: TokenIssuer,
 }
 
 // === impl Verifier ===
@@ -96,37 +115,62 @@ impl Verifier {
     pub fn new(issuers: impl IntoIterator<Item = (IssuerConfig, Arc<IssuerKeys>)>) -> Self {
         let issuers = issuers.into_iter().map(|(config, keys)| {
             let claimed_roles = config.claimed_roles();
-            (config.issuer.clone(), Issuer { config, claimed_roles, keys })
+            let tokens = TokenIssuer {
+                name: config.issuer.clone(),
+                audience: config.audience.clone(),
+                leeway: config.leeway.0,
+                keys,
+            };
+            (config.issuer.clone(), Issuer { config, claimed_roles, tokens })
         });
         Self { issuers: issuers.collect() }
     }
 
     /// Verifies `token` at the time `now`. Waits only if the key must be fetched.
     pub async fn verify(&self, token: &str, now: Time) -> Result<Claims, TokenError> {
-        if token.len() > LENGTH_MAX {
-            return Err(TokenError::TooLong);
-        }
-        let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
-        // Critical extensions must not be ignored (RFC 7515, section 4.1.11).
-        if !ALGORITHMS.contains(&header.alg) || header.crit.is_some() {
-            return Err(TokenError::Malformed);
-        }
-        // Before verification, only the issuer is read, to select its keys.
-        let unverified: Map<String, Value> =
-            dangerous::insecure_decode_claims(token).map_err(|_| TokenError::Malformed)?;
-        let issuer = unverified.get("iss").and_then(Value::as_str);
-        let issuer = issuer.and_then(|name| self.issuers.get(name));
-        let issuer = issuer.ok_or(TokenError::UnknownIssuer)?;
-        let key = issuer.keys.find(header.kid.as_deref(), header.alg).await?;
-        let claims = issuer.verified(token, header.alg, &key)?;
-        let expires = issuer.check_times(&claims, now)?;
+        let (header, name) = read_unverified(token)?;
+        let issuer = self.issuers.get(&name).ok_or_else(|| self.unknown(&name))?;
+        let (claims, expires) = issuer.tokens.verify_signed(token, &header, now).await?;
         issuer.claims(&claims, expires)
+    }
+
+    /// Logs the name of an issuer that is not configured. Most often, only a slash differs.
+    fn unknown(&self, name: &str) -> TokenError {
+        let shown: String = name.chars().take(ID_LENGTH_MAX).filter(|c| !is_unsafe(*c)).collect();
+        let without_slash = name.trim_end_matches('/');
+        let similar =
+            self.issuers.keys().find(|known| known.trim_end_matches('/') == without_slash);
+        info!(issuer = shown, similar, "the issuer of a token is not configured");
+        TokenError::UnknownIssuer
     }
 }
 
-// === impl Issuer ===
+// === impl TokenIssuer ===
 
-impl Issuer {
+impl TokenIssuer {
+    /// The claims of a token of this issuer at the time `now`. Waits only if the key must be
+    /// fetched.
+    pub async fn verify(&self, token: &str, now: Time) -> Result<Value, TokenError> {
+        let (header, name) = read_unverified(token)?;
+        if name != self.name {
+            return Err(TokenError::UnknownIssuer);
+        }
+        Ok(self.verify_signed(token, &header, now).await?.0)
+    }
+
+    /// The claims, and the end of their validity.
+    async fn verify_signed(
+        &self,
+        token: &str,
+        header: &Header,
+        now: Time,
+    ) -> Result<(Value, Time), TokenError> {
+        let key = self.keys.find(header.kid.as_deref(), header.alg).await?;
+        let claims = self.verified(token, header.alg, &key)?;
+        let expires = self.check_times(&claims, now)?;
+        Ok((claims, expires))
+    }
+
     fn verified(
         &self,
         token: &str,
@@ -134,8 +178,8 @@ impl Issuer {
         key: &DecodingKey,
     ) -> Result<Value, TokenError> {
         let mut validation = Validation::new(algorithm);
-        validation.set_issuer(&[&self.config.issuer]);
-        validation.set_audience(&[&self.config.audience]);
+        validation.set_issuer(&[&self.name]);
+        validation.set_audience(&[&self.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
         // `check_times` compares the times with this service's clock.
         validation.validate_exp = false;
@@ -152,47 +196,63 @@ impl Issuer {
     /// Checks `nbf` and `exp` (RFC 7519, sections 4.1.4 and 4.1.5) with the leeway. Returns the end
     /// of the validity.
     fn check_times(&self, claims: &Value, now: Time) -> Result<Time, TokenError> {
-        let leeway = self.config.leeway.0;
         let at = |name: &str| match claims.get(name) {
             None => Ok(None),
             Some(value) => numeric_date(value).map(Some).ok_or(TokenError::Incomplete),
         };
         let expires = at("exp")?.ok_or(TokenError::Incomplete)?;
-        let end = time::after(expires, leeway).filter(|end| *end > now);
+        let end = time::after(expires, self.leeway).filter(|end| *end > now);
         let end = end.ok_or(TokenError::Expired)?;
-        let latest_start = time::after(now, leeway).ok_or(TokenError::NotYetValid)?;
+        let latest_start = time::after(now, self.leeway).ok_or(TokenError::NotYetValid)?;
         if at("nbf")?.is_some_and(|start| start > latest_start) {
             return Err(TokenError::NotYetValid);
         }
         Ok(end)
     }
+}
 
+// === impl Issuer ===
+
+impl Issuer {
     fn claims(&self, claims: &Value, expires: Time) -> Result<Claims, TokenError> {
         let Self { config, claimed_roles, .. } = self;
-        let name = claim(claims, &config.name_claim).and_then(Value::as_str);
+        let name = claims::find(claims, &config.name_claim).and_then(Value::as_str);
         let name = name.filter(|name| is_available(name)).and_then(|name| Actor::new(name).ok());
         let name = name.ok_or(TokenError::Incomplete)?;
-        let claimed = claim(claims, &config.role_claim);
-        let words = match claimed {
-            Some(Value::String(text)) => text.split_whitespace().collect(),
-            other => texts(other),
+        let words = match claims::find(claims, &config.role_claim) {
+            Some(Value::String(text)) => text.split_whitespace().map(str::to_owned).collect(),
+            _ => claims::texts(claims, &config.role_claim),
         };
-        let roles = words.into_iter().filter_map(|word| claimed_roles.get(word)).flatten();
-        let tenants = match claim(claims, &config.tenant_claim) {
-            Some(Value::String(text)) => vec![text.as_str()],
-            other => texts(other),
-        };
-        let tenants = tenants.into_iter().take(TENANTS_MAX);
+        let roles = words.iter().filter_map(|word| claimed_roles.get(word)).flatten();
+        let tenants = claims::texts(claims, &config.tenant_claim).into_iter().take(TENANTS_MAX);
         Ok(Claims {
             issuer: config.issuer.clone(),
             expires,
             name,
             roles: roles.copied().collect(),
             tenants: tenants
-                .filter_map(|id| TenantId::new(id).ok())
+                .filter_map(|id| TenantId::new(&id).ok())
                 .filter(|id| config.tenants.as_ref().is_none_or(|own| own.contains(id)))
                 .collect(),
         })
+    }
+}
+
+/// The header of a token, and the name of the issuer, before verification.
+fn read_unverified(token: &str) -> Result<(Header, String), TokenError> {
+    if token.len() > LENGTH_MAX {
+        return Err(TokenError::TooLong);
+    }
+    let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
+    // Critical extensions must not be ignored (RFC 7515, section 4.1.11).
+    if !ALGORITHMS.contains(&header.alg) || header.crit.is_some() {
+        return Err(TokenError::Malformed);
+    }
+    let mut claims: Map<String, Value> =
+        dangerous::insecure_decode_claims(token).map_err(|_| TokenError::Malformed)?;
+    match claims.remove("iss") {
+        Some(Value::String(name)) => Ok((header, name)),
+        _ => Err(TokenError::UnknownIssuer),
     }
 }
 
@@ -201,17 +261,6 @@ fn is_available(name: &str) -> bool {
     let is_reserved = ["system", "anonymous"].contains(&name)
         || ["spiffe:", "uid:"].iter().any(|scheme| name.starts_with(scheme));
     !is_reserved
-}
-
-/// A claim by its name or by a JSON pointer.
-fn claim<'a>(claims: &'a Value, name: &str) -> Option<&'a Value> {
-    if name.starts_with('/') { claims.pointer(name) } else { claims.get(name) }
-}
-
-/// The strings of a list. Empty, if `value` is not a list of strings.
-fn texts(value: Option<&Value>) -> Vec<&str> {
-    let list = value.and_then(Value::as_array);
-    list.and_then(|list| list.iter().map(Value::as_str).collect()).unwrap_or_default()
 }
 
 /// A `NumericDate` (RFC 7519, section 2): seconds since 1970. Drops fractions.

@@ -47,6 +47,14 @@ pub enum Reason {
     AgentKindNotAllowed,
     /// The grant admits the agent's kind only on behalf of a named human.
     OnBehalfOfRequired,
+    /// An integration found no value for a part of the question.
+    InputMissing,
+    /// An integration found several values for a part of the question.
+    InputAmbiguous,
+    /// An integration found a value that cannot be part of a question.
+    InputInvalid,
+    /// The identity provider has left out a claim that was too large for the token.
+    ClaimOverflow,
 }
 
 /// The remedy for a denial.
@@ -70,6 +78,8 @@ pub enum Remedy {
     RequestAgentKind,
     /// The gateway states the human behind the agent.
     StateOnBehalfOf,
+    /// An operator corrects the gateway, the identity provider or the integration.
+    CorrectInput,
 }
 
 /// The decision on an [`AccessCheck`].
@@ -83,7 +93,7 @@ pub struct Decision<'a> {
     pub lock: Option<&'a LockTerms>,
 }
 
-// === impl Reason ===
+// === impl Reason, Remedy ===
 
 names! {
     /// The name in the API without its prefix, as in logs and metrics.
@@ -100,6 +110,26 @@ names! {
         Stale = "STALE",
         AgentKindNotAllowed = "AGENT_KIND_NOT_ALLOWED",
         OnBehalfOfRequired = "ON_BEHALF_OF_REQUIRED",
+        InputMissing = "INPUT_MISSING",
+        InputAmbiguous = "INPUT_AMBIGUOUS",
+        InputInvalid = "INPUT_INVALID",
+        ClaimOverflow = "CLAIM_OVERFLOW",
+    }
+}
+
+names! {
+    /// The name in the API without its prefix.
+    Remedy {
+        None = "NONE",
+        RequestGrant = "REQUEST_GRANT",
+        WaitForStart = "WAIT_FOR_START",
+        RequestHigherLevel = "REQUEST_HIGHER_LEVEL",
+        AskTenantToUnlock = "ASK_TENANT_TO_UNLOCK",
+        AskVendorToUnlock = "ASK_VENDOR_TO_UNLOCK",
+        Retry = "RETRY",
+        RequestAgentKind = "REQUEST_AGENT_KIND",
+        StateOnBehalfOf = "STATE_ON_BEHALF_OF",
+        CorrectInput = "CORRECT_INPUT",
     }
 }
 
@@ -139,6 +169,10 @@ impl Decision<'_> {
             },
             Reason::AgentKindNotAllowed => Remedy::RequestAgentKind,
             Reason::OnBehalfOfRequired => Remedy::StateOnBehalfOf,
+            Reason::InputMissing
+            | Reason::InputAmbiguous
+            | Reason::InputInvalid
+            | Reason::ClaimOverflow => Remedy::CorrectInput,
         }
     }
 }
@@ -318,7 +352,7 @@ fn grant_message(reason: Reason, terms: &GrantTerms, check: &AccessCheck) -> Str
             "The grant to group {group} admits {kind} agents only on behalf of a human. The \
              gateway must state on_behalf_of."
         ),
-        Reason::AgentKindNotAllowed | Reason::NoGrant | Reason::Stale | Reason::Locked => format!(
+        _ => format!(
             "The grant to group {group} does not admit {kind} agents. A tenant administrator can \
              grant access that does."
         ),

@@ -76,7 +76,12 @@ pub fn checklist(decision: &Decision<'_>, check: &AccessCheck) -> Vec<ChecklistI
 
 fn obstacle(decision: &Decision<'_>) -> Option<ChecklistQuestion> {
     match decision.reason {
-        Reason::GrantActive | Reason::Stale => None,
+        Reason::GrantActive
+        | Reason::Stale
+        | Reason::InputMissing
+        | Reason::InputAmbiguous
+        | Reason::InputInvalid
+        | Reason::ClaimOverflow => None,
         Reason::NoGrant => Some(ChecklistQuestion::AccessGranted),
         Reason::Expired => Some(ChecklistQuestion::PeriodNotExpired),
         Reason::Revoked | Reason::NotStarted => Some(ChecklistQuestion::EntryActive),

@@ -1,11 +1,12 @@
 //! Authentication and TLS of a server, built from the configuration and refreshed in the
 //! background.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tracing::{info, warn};
 
 use crate::{
+    api::integrations::Integrations,
     auth::{Authenticator, keys::IssuerKeys, token::Verifier},
     domain::Clock,
     server::{
@@ -20,6 +21,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(super) struct Identity {
     pub(super) authenticator: Arc<Authenticator>,
+    pub(super) integrations: Arc<Integrations>,
     /// TLS of TCP listeners.
     pub(super) tls: Option<Arc<Tls>>,
 }
@@ -46,10 +48,11 @@ impl Identity {
             None => None,
         };
         let keys = auth.issuers().map(|issuer| {
-            let keys = IssuerKeys::new(&issuer.keys, Arc::clone(clock));
+            let keys = issuer.keys.as_deref();
+            let keys = IssuerKeys::of_issuer(&issuer.issuer, keys, Arc::clone(clock));
             keys.map(Arc::new).map_err(ServeError::Auth)
         });
-        let keys = keys.collect::<Result<Vec<_>, _>>()?;
+        let mut keys = keys.collect::<Result<Vec<_>, _>>()?;
         let verifier = Verifier::new(auth.issuers().cloned().zip(keys.iter().cloned()));
         let methods = config.is_authenticated().then(|| (auth.bindings(), verifier));
         let authenticator = Arc::new(Authenticator::new(methods, Arc::clone(clock)));
@@ -65,8 +68,16 @@ impl Identity {
                  without proof; the history marks such changes"
             );
         }
+        let of_integrations = config.integrations.tokens().map(|(name, token)| {
+            let found = token.keys.as_deref();
+            let found = IssuerKeys::of_issuer(&token.issuer, found, Arc::clone(clock));
+            found.map(|found| (name.clone(), Arc::new(found))).map_err(ServeError::Auth)
+        });
+        let of_integrations = of_integrations.collect::<Result<BTreeMap<_, _>, _>>()?;
+        let integrations = Arc::new(Integrations::new(&config.integrations, &of_integrations));
+        keys.extend(of_integrations.into_values());
         let own_tls = tls.as_ref().map(|(tls, _)| Arc::clone(tls));
-        Ok((Self { authenticator, tls: own_tls }, Refresh { keys, tls }))
+        Ok((Self { authenticator, integrations, tls: own_tls }, Refresh { keys, tls }))
     }
 }
 

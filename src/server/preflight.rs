@@ -20,8 +20,14 @@ pub fn check_files(config: &Common) -> Vec<String> {
     let mut problems: Vec<String> = tls.iter().map(ToString::to_string).collect();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     problems.extend(config.auth.issuers().filter_map(|issuer| {
-        let problem = IssuerKeys::new(&issuer.keys, Arc::clone(&clock)).err()?;
+        let keys = issuer.keys.as_deref();
+        let problem = IssuerKeys::of_issuer(&issuer.issuer, keys, Arc::clone(&clock)).err()?;
         Some(format!("keys of the issuer {:?}: {problem}", issuer.issuer))
+    }));
+    problems.extend(config.integrations.tokens().filter_map(|(name, token)| {
+        let keys = token.keys.as_deref();
+        let problem = IssuerKeys::of_issuer(&token.issuer, keys, Arc::clone(&clock)).err()?;
+        Some(format!("keys of the integration {name:?}: {problem}"))
     }));
     problems
 }

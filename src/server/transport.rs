@@ -97,7 +97,12 @@ impl CallServer {
     ) -> Self {
         let Services { node, checks, service, metrics, budget, reflection, identity } = services;
         let limits = &budget.limits;
-        let access = Access::new(Arc::clone(checks), Arc::clone(metrics));
+        let access = Access::new(
+            Arc::clone(checks),
+            Arc::clone(metrics),
+            Arc::clone(&identity.integrations),
+            Arc::clone(&identity.authenticator),
+        );
         let nodes = CheckNodesServer::new(Nodes::new(service.clone()))
             .max_decoding_message_size(REQUEST_LENGTH_MAX);
         let info = ServerInfoServer::new(Info::new(node.kind()))

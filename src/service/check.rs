@@ -214,6 +214,23 @@ impl Checks {
     }
 }
 
+impl CheckResult {
+    /// A denial, because a request cannot become a check.
+    pub fn of_input(reason: Reason, message: String) -> Self {
+        Self {
+            reason,
+            remedy: Remedy::CorrectInput,
+            grant_id: None,
+            lock_id: None,
+            access_level: None,
+            expire_time: None,
+            valid_for: Duration::ZERO,
+            message,
+            ignored_group_count: 0,
+        }
+    }
+}
+
 /// The obstacles of one grant, preceded by the lock that overrides the grant.
 fn reasons(decision: &Decision<'_>, mut obstacles: Vec<Reason>) -> Vec<Reason> {
     if decision.lock.is_some() {

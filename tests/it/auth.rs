@@ -63,7 +63,8 @@ async fn expired_credentials_stay_expired_when_the_wall_clock_is_set_back() {
         "roles": { "operator": ["operator"] },
     });
     let issuer: IssuerConfig = serde_json::from_value(issuer).unwrap();
-    let keys = Arc::new(IssuerKeys::new(&issuer.keys, clock.clone()).unwrap());
+    let keys = IssuerKeys::of_issuer(&issuer.issuer, issuer.keys.as_deref(), clock.clone());
+    let keys = Arc::new(keys.unwrap());
     let verifier = Verifier::new([(issuer, keys)]);
     let bindings = bound(Role::Gateway, "gateway.example");
     let authenticator = Authenticator::new(Some((bindings, verifier)), clock.clone());
@@ -181,6 +182,50 @@ async fn keys_that_cannot_be_refreshed_are_used_for_a_day() {
     clock.pass(Duration::from_hours(1));
     let error = keys.find(Some("1"), Algorithm::EdDSA).await.err();
     assert_eq!(error, Some(KeyError::Unavailable));
+}
+
+/// The discovery document of an issuer.
+type Document = fn(&str) -> serde_json::Value;
+
+/// Serves a discovery document and a key set. Returns the issuer and the server.
+async fn identity_provider(document: Document) -> (String, axum::Router, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let issuer = format!("http://{}/realms/staff", listener.local_addr().unwrap());
+    let (keys, document) = (jwk_set("1"), document(&issuer).to_string());
+    let router = axum::Router::new()
+        .route("/realms/staff/keys", axum::routing::get(async move || keys))
+        .route(
+            "/realms/staff/.well-known/openid-configuration",
+            axum::routing::get(async move || document),
+        );
+    (issuer, router, listener)
+}
+
+#[tokio::test]
+async fn keys_are_found_by_discovery_unless_the_document_is_about_another_issuer() {
+    let documents: [(Document, bool); 5] = [
+        (|issuer| json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/keys") }), true),
+        (
+            |issuer| json!({ "issuer": format!("{issuer}/"), "jwks_uri": format!("{issuer}/keys") }),
+            false,
+        ),
+        (|issuer| json!({ "issuer": issuer, "jwks_uri": "https://id.example/keys" }), false),
+        (|issuer| json!({ "issuer": issuer, "jwks_uri": "http://id.example/keys" }), false),
+        (|issuer| json!({ "jwks_uri": format!("{issuer}/keys") }), false),
+    ];
+    for (index, (document, expected)) in documents.into_iter().enumerate() {
+        let (issuer, router, listener) = identity_provider(document).await;
+        let keys = Arc::new(IssuerKeys::of_issuer(&issuer, None, clock()).unwrap());
+        tokio::select! {
+            _ = axum::serve(listener, router).into_future() => panic!("the server has ended"),
+            () = Arc::clone(&keys).run(CancellationToken::new()) => panic!("the task has ended"),
+            found = keys.find(Some("1"), Algorithm::EdDSA) => {
+                assert_eq!(found.is_ok(), expected, "document {index}");
+            }
+        }
+    }
+    let error = IssuerKeys::of_issuer("id.example", None, clock()).unwrap_err();
+    assert!(error.contains("must start with https://") && error.contains("set keys"), "{error}");
 }
 
 #[tokio::test]

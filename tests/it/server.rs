@@ -5,6 +5,7 @@ mod attacks;
 mod clock;
 mod config;
 mod credentials;
+mod envoy;
 mod errors;
 mod expiry;
 mod follow;

@@ -2,7 +2,7 @@
 //! here cannot be [admitted](super::call::admit).
 
 use crate::{
-    api::proto::v1 as pb,
+    api::proto::{envoy, v1 as pb},
     domain::{Action, Scope},
 };
 
@@ -54,6 +54,15 @@ guarded! {
     ListCheckNodesRequest: ListCheckNodes, |_| Scope::Global;
     GetServerInfoRequest: GetServerInfo, |_| Scope::Global;
     GetCallerRequest: GetCaller, |_| Scope::Global;
+}
+
+/// The request does not name the tenant in a fixed place.
+impl Guarded for envoy::CheckRequest {
+    const ACTION: Action = Action::CheckAccess;
+
+    fn scope(&self) -> Scope<'_> {
+        Scope::Global
+    }
 }
 
 /// Without a tenant, a request is about the vendor.

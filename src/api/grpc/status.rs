@@ -248,7 +248,7 @@ pub fn reject_unauthenticated(error: &AuthError, connection: &ConnectionInfo) ->
     unauthenticated(error).into_http()
 }
 
-fn unauthenticated(error: &AuthError) -> Status {
+pub(super) fn unauthenticated(error: &AuthError) -> Status {
     let reason = match error {
         AuthError::Missing => ErrorReason::CredentialsMissing,
         AuthError::CertificateExpired | AuthError::CertificateNameless => {

@@ -16,7 +16,10 @@ use super::{
     },
 };
 use crate::{
-    api::credentials::{ClientCredentials, is_exposed},
+    api::{
+        credentials::{ClientCredentials, is_exposed},
+        integrations::config::IntegrationConfigs,
+    },
     auth::bindings::AuthConfig,
     domain::{SupportPolicy, chain::CheckpointKey},
 };
@@ -71,6 +74,7 @@ settings! {
     sections {
         limits: CallLimits = sections::limits;
         auth: AuthConfig = sections::auth;
+        integrations: IntegrationConfigs = sections::integrations;
     }
     check Common::check_combinations;
 }

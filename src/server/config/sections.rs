@@ -4,15 +4,20 @@ use super::{
     limits::CallLimits,
     sources::{Sources, take},
 };
-use crate::{auth::bindings::AuthConfig, domain::SupportPolicy};
+use crate::{
+    api::integrations::config::IntegrationConfigs, auth::bindings::AuthConfig,
+    domain::SupportPolicy,
+};
 
+const INTEGRATIONS: &str = "integrations";
 const LIMITS: &str = "limits";
 const POLICY: &str = "policy";
 /// The fields of [`AuthConfig`].
 const AUTH: [&str; 4] = ["certificates", "users", "issuers", "trust_portal_assertion"];
 
 /// The keys of all sections.
-pub(super) const SECTIONS: [&str; 6] = [AUTH[0], AUTH[1], AUTH[2], AUTH[3], LIMITS, POLICY];
+pub(super) const SECTIONS: [&str; 7] =
+    [AUTH[0], AUTH[1], AUTH[2], AUTH[3], INTEGRATIONS, LIMITS, POLICY];
 
 /// An example of a configuration file with every section and every key of each.
 pub const EXAMPLE: &str = r#"listen = ["127.0.0.1:50051", "unix:/run/support-access.sock"]
@@ -44,7 +49,8 @@ gateway = [1000]
 [[issuers]]                       # issuers of bearer tokens
 issuer = "https://id.example"     # the claim iss
 audience = "support-access"       # a value of the claim aud
-keys = "https://id.example/jwks.json"   # a JWK set: an https URL or a file
+keys = "https://id.example/jwks.json"   # a JWK set: an https URL or a file; default: the URL
+                                  # that the issuer publishes by OpenID Connect discovery
 name_claim = "sub"                # the caller's name in the history; /a/b is a JSON pointer
 role_claim = "roles"
 tenant_claim = "tenants"
@@ -52,6 +58,31 @@ leeway = "30s"                    # tolerated difference between clocks; at most
 tenants = ["acme"]                # tenants of this issuer; optional for a single issuer
 [issuers.roles]                   # values of the role claim, by role
 tenant_admin = ["access-admin"]
+
+[integrations.edge]               # how requests at gateways become checks; see gateways.md
+callers = ["spiffe://vendor.example/gateway"]   # names of gateways; default: all other gateways
+claims = { metadata = { namespace = "envoy.filters.http.jwt_authn", key = "staff" } }
+agent = { claim = "email" }       # a claim, header, path variable, extension, value or method
+groups = { claim = "groups" }
+kind = { value = "HUMAN" }
+level = { method = { GET = "READ_ONLY", HEAD = "READ_ONLY", default = "READ_WRITE" } }
+[[integrations.edge.routes]]      # the first matching path applies; a route may have sources, too
+path = "/t/{tenant}/**"
+tenant = { path = "tenant" }
+on_behalf_of = { header = "x-on-behalf-of" }
+[integrations.edge.mapping]       # values of sources, and our ids
+groups = { "/support" = "support" }
+tenants = { "org_01" = "acme" }
+kinds = { "bot" = "SERVICE" }
+[integrations.other]
+callers = ["uid:1000"]
+claims.token = { header = "authorization", issuer = "https://id.example", audience = "app" }
+tenant = { extension = "tenant" }
+agent = { claim = "sub" }
+groups = { claim = "/realm_access/roles" }
+kind = { value = "HUMAN" }
+level = { value = "READ_ONLY" }
+routes = [{ path = "/**" }]
 
 [limits]                          # other numbers are at least 1
 memory_mib = 0                    # callers may use half; lowers the limits below if they need
@@ -86,6 +117,19 @@ pub(super) fn policy(sources: &Sources<'_>, problems: &mut Vec<String>) -> Suppo
         }
     }
     policy
+}
+
+/// Reads `[integrations]`.
+pub(super) fn integrations(
+    sources: &Sources<'_>,
+    problems: &mut Vec<String>,
+) -> IntegrationConfigs {
+    let integrations: IntegrationConfigs =
+        take(sources.table(INTEGRATIONS), problems).flatten().unwrap_or_default();
+    for problem in integrations.problems() {
+        problems.push(format!("{}: {problem}", sources.file_name()));
+    }
+    integrations
 }
 
 /// Reads the sections on authentication.

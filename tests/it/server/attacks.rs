@@ -5,6 +5,7 @@
 
 mod callers;
 mod connections;
+mod denials;
 mod floods;
 mod frames;
 mod fuzz;

@@ -7,7 +7,11 @@ use support_access::{
         CheckAccessRequest, CheckNode, Decision, ExplainAccessRequest, ListCheckNodesRequest,
         NodeKind, RevokeAccessRequest, check_nodes_client::CheckNodesClient,
     },
-    server::{Listeners, Running, SystemClock, config::SidecarConfig, start_sidecar},
+    server::{
+        Listeners, Running, SystemClock,
+        config::{Common, SidecarConfig},
+        start_sidecar,
+    },
 };
 use tonic::Code;
 
@@ -20,8 +24,12 @@ use crate::server::{
 };
 
 pub(crate) async fn sidecar(upstream: &Running) -> Running {
+    sidecar_with(upstream, common()).await
+}
+
+pub(crate) async fn sidecar_with(upstream: &Running, common: Common) -> Running {
     let upstream = vec![format!("http://{}", upstream.grpc[0])];
-    let config = SidecarConfig { upstream, common: common(), ..SidecarConfig::default() };
+    let config = SidecarConfig { upstream, common, ..SidecarConfig::default() };
     let listeners = Listeners::bind(&config.common, config.web_listen.as_ref()).unwrap();
     start_sidecar(config, listeners, Arc::new(SystemClock)).await.unwrap()
 }

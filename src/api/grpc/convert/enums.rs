@@ -51,11 +51,12 @@ proto_enums! {
     EnforcementState = EnforcementState { Complete, Pending }
     Reason = DecisionReason {
         GrantActive, NoGrant, NotStarted, Expired, Revoked, GroupMismatch, AgentNotNamed,
-        LevelExceeded, Locked, Stale, AgentKindNotAllowed, OnBehalfOfRequired,
+        LevelExceeded, Locked, Stale, AgentKindNotAllowed, OnBehalfOfRequired, InputMissing,
+        InputAmbiguous, InputInvalid, ClaimOverflow,
     }
     Remedy = Remedy {
         None, RequestGrant, WaitForStart, RequestHigherLevel, AskTenantToUnlock, AskVendorToUnlock,
-        Retry, RequestAgentKind, StateOnBehalfOf,
+        Retry, RequestAgentKind, StateOnBehalfOf, CorrectInput,
     }
     ChecklistQuestion = ChecklistQuestion {
         AccessGranted, PeriodNotExpired, EntryActive, CorrectOption, NotLocked,

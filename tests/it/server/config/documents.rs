@@ -2,7 +2,10 @@
 
 use serde::de::DeserializeOwned;
 use support_access::{
-    auth::bindings::AuthConfig, domain::SupportPolicy, server::config::CallLimits,
+    api::integrations::config::{IntegrationConfig, MappingConfig},
+    auth::bindings::AuthConfig,
+    domain::SupportPolicy,
+    server::config::CallLimits,
 };
 
 use super::*;
@@ -44,6 +47,8 @@ fn the_example_contains_every_key_of_every_section() {
         fields::<AuthConfig>("unknown = 1"),
         fields::<AuthConfig>(issuer),
         fields::<CallLimits>("unknown = 1"),
+        fields::<IntegrationConfig>("unknown = 1"),
+        fields::<MappingConfig>("unknown = 1"),
         fields::<SupportPolicy>("unknown = 1"),
         fields::<SupportPolicy>(group),
     ];

@@ -119,7 +119,7 @@ async fn an_issuer_is_trusted_for_its_tenants_only() {
     let mut issuers = auth.issuers.take().unwrap();
     let mut customer = issuers[0].clone();
     customer.issuer = "https://id.acme.example".to_owned();
-    customer.keys = write("theirs.json", &theirs);
+    customer.keys = Some(write("theirs.json", &theirs));
     customer.tenants = Some([support_access::domain::TenantId::new("acme").unwrap()].into());
     issuers[0].tenants = Some([support_access::domain::TenantId::new("globex").unwrap()].into());
     issuers.push(customer);
