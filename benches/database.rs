@@ -35,8 +35,9 @@ use postgres::Cluster;
 use sqlx::{Connection, PgConnection};
 use support_access::{
     domain::{
-        AccessLevel, Ack, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        NodeId, NodeInfo, NodeKind, Position, Revocation, TenantId, Ticket, Time, ids::Actor,
+        AccessLevel, Ack, AdmittedKinds, Attribution, EventKind, FreeText, Grant, GrantId,
+        GrantTerms, GroupId, NodeId, NodeInfo, NodeKind, Position, Revocation, TenantId, Ticket,
+        Time, ids::Actor,
     },
     server::SystemClock,
     store::{self, NewEvent, Registration, Store},
@@ -143,6 +144,7 @@ fn grant(number: u32, now: Time) -> Grant {
         group_id: GroupId::new("support").unwrap(),
         agent_ids: BTreeSet::new(),
         access_level: AccessLevel::ReadWrite,
+        agent_kinds: AdmittedKinds::HUMAN,
         start_time: now,
         expire_time: Some(now + Duration::from_hours(24)),
         revoke_time: None,

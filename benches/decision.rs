@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, hint::black_box};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use support_access::{
     domain::{
-        AccessCheck, AccessLevel, AgentId, AgentKind, AssertedGroups, Epoch, GrantId, GrantTerms,
-        GroupId, TenantId, TokenKey,
+        AccessCheck, AccessLevel, AdmittedKinds, AgentId, AgentKind, AssertedGroups, Epoch,
+        GrantId, GrantTerms, GroupId, TenantId, TokenKey,
         decision::decide,
         time::{Time, from_micros},
     },
@@ -36,6 +36,7 @@ fn granted(number: usize, tenant_id: TenantId, groups: usize) -> Change {
         group_id: GroupId::new(&format!("group-{}", number % groups)).unwrap(),
         agent_ids: BTreeSet::new(),
         access_level: AccessLevel::ReadWrite,
+        agent_kinds: AdmittedKinds::HUMAN,
         start_time: from_micros(0).unwrap(),
         expire_time: Some(now() + chrono::TimeDelta::days(7)),
         revoke_time: None,

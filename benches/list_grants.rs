@@ -47,11 +47,12 @@ const FILL: &str = "
     SELECT n, 'acme', n, {hash}, n, 'admin', 0, '', 'granted', {id}, '{}', {hash}, {hash}
     FROM {rows};
     INSERT INTO grants (tenant_id, create_sequence, sequence, ended_sequence, create_revision,
-                        grant_id, group_id, agent_ids, access_level, start_time, expire_time,
-                        reason, ticket, create_time, creator)
+                        grant_id, group_id, agent_ids, access_level, agent_kinds, start_time,
+                        expire_time, reason, ticket, create_time, creator)
     SELECT 'acme', n, n + CASE WHEN {live} THEN 0 ELSE 1 END,
            CASE WHEN {live} THEN NULL ELSE n + 1 END, n, {id}, 'group-' || (n % 3),
-           CASE WHEN n % 100 = 0 THEN '[\"ada\"]' ELSE '[]' END, 1, n,
+           CASE WHEN n % 100 = 0 THEN '[\"ada\"]' ELSE '[]' END, 1,
+           '[{\"agent_kind\":\"HUMAN\"}]', n,
            CASE WHEN {live} THEN NULL ELSE n + 1 END, 'a reason', 'T-1', n, 'admin' FROM {rows};
     INSERT INTO grant_agents (tenant_id, agent_id, create_sequence)
     SELECT 'acme', 'ada', n FROM {rows} WHERE n % 100 = 0;

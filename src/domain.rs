@@ -20,6 +20,7 @@ macro_rules! names {
     };
 }
 
+pub mod admission;
 pub mod authenticity;
 pub mod caller;
 pub mod chain;
@@ -41,6 +42,7 @@ pub mod token;
 pub mod trusted_clock;
 pub mod violation;
 
+pub use admission::{AccessLevel, Admission, AdmittedKinds, AgentKind, AgentKindEntry};
 pub use caller::{
     Action, Attribution, AuthenticationMethod, Caller, Denied, Party, Permission, Role, Scope,
     Tenants,
@@ -49,9 +51,7 @@ pub use check::{AccessCheck, AssertedGroups};
 pub use clock::{BootTime, Clock};
 pub use decision::{Decision, Reason, Remedy, decide};
 pub use event::{AcceptedClock, Event, EventKind};
-pub use grant::{
-    AccessLevel, AgentKind, AgentKindEntry, Grant, GrantState, GrantTerms, Revocation,
-};
+pub use grant::{Grant, GrantState, GrantTerms, Revocation};
 pub use ids::{AgentId, FreeText, GrantId, GroupId, RequestId, TenantId, Ticket};
 pub use lock::{Lock, LockId, LockRequest, LockState, LockTarget, LockTerms};
 pub use node::{Ack, Enforced, NodeId, NodeInfo, NodeKind};

@@ -129,6 +129,7 @@ CREATE TABLE grants (
     group_id        text COLLATE "C" NOT NULL,
     agent_ids       text COLLATE "C" NOT NULL,
     access_level    bigint NOT NULL,
+    agent_kinds     text COLLATE "C" NOT NULL,
     start_time      bigint NOT NULL,
     expire_time     bigint,
     revoke_time     bigint,
@@ -151,6 +152,7 @@ CREATE TABLE grants (
     CONSTRAINT grants_grant_id_check CHECK (length(grant_id) = 36),
     CONSTRAINT grants_agent_ids_check CHECK (agent_ids::json IS NOT NULL),
     CONSTRAINT grants_access_level_check CHECK (access_level IN (1, 2, 3)),
+    CONSTRAINT grants_agent_kinds_check CHECK (agent_kinds::json IS NOT NULL AND agent_kinds <> '[]'),
     CONSTRAINT grants_end_check CHECK (ended_sequence IS NULL OR coalesce(revoke_time, expire_time) IS NOT NULL),
     CONSTRAINT grants_revocation_check CHECK ((revoke_time IS NULL OR ended_sequence IS NOT NULL)
         AND (revoker IS NULL) = (revoke_time IS NULL) AND (revoke_reason IS NULL) = (revoke_time IS NULL))
@@ -166,6 +168,7 @@ COMMENT ON COLUMN grants.grant_id IS 'The grant''s UUID.';
 COMMENT ON COLUMN grants.group_id IS 'The support group that may enter.';
 COMMENT ON COLUMN grants.agent_ids IS 'The only agents that may enter, as a JSON array. Empty: every agent of the group.';
 COMMENT ON COLUMN grants.access_level IS 'The highest level: 1 READ_ONLY, 2 READ_WRITE, 3 ADMIN.';
+COMMENT ON COLUMN grants.agent_kinds IS 'The admitted agent kinds, as a JSON array of entries. Never empty.';
 COMMENT ON COLUMN grants.start_time IS 'When access starts (inclusive).';
 COMMENT ON COLUMN grants.expire_time IS 'When access ends (exclusive). NULL: until revoked.';
 COMMENT ON COLUMN grants.revoke_time IS 'When the grant was revoked.';
@@ -480,9 +483,11 @@ CREATE TRIGGER grants_move_forward BEFORE UPDATE ON grants
     FOR EACH ROW
     WHEN (OLD.ended_sequence IS NOT NULL OR NEW.sequence <= OLD.sequence
         OR (NEW.tenant_id, NEW.create_sequence, NEW.create_revision, NEW.grant_id, NEW.group_id, NEW.agent_ids,
-            NEW.access_level, NEW.start_time, NEW.reason, NEW.ticket, NEW.create_time, NEW.creator)
+            NEW.access_level, NEW.agent_kinds, NEW.start_time, NEW.reason, NEW.ticket, NEW.create_time,
+            NEW.creator)
         <> (OLD.tenant_id, OLD.create_sequence, OLD.create_revision, OLD.grant_id, OLD.group_id, OLD.agent_ids,
-            OLD.access_level, OLD.start_time, OLD.reason, OLD.ticket, OLD.create_time, OLD.creator))
+            OLD.access_level, OLD.agent_kinds, OLD.start_time, OLD.reason, OLD.ticket, OLD.create_time,
+            OLD.creator))
     EXECUTE FUNCTION reject_change();
 
 CREATE TRIGGER grant_agents_are_permanent BEFORE UPDATE OR DELETE OR TRUNCATE ON grant_agents

@@ -95,6 +95,7 @@ CREATE TABLE grants (
     group_id        TEXT NOT NULL,    -- the support group that may enter
     agent_ids       TEXT NOT NULL,    -- the only agents that may enter, as a JSON array; []: every agent of the group
     access_level    INTEGER NOT NULL, -- the highest level: 1 READ_ONLY, 2 READ_WRITE, 3 ADMIN
+    agent_kinds     TEXT NOT NULL,    -- the admitted agent kinds, as a JSON array of entries; never empty
     start_time      INTEGER NOT NULL, -- when access starts (inclusive)
     expire_time     INTEGER,          -- when access ends (exclusive); NULL: until revoked
     revoke_time     INTEGER,          -- when the grant was revoked
@@ -117,6 +118,7 @@ CREATE TABLE grants (
     CONSTRAINT grants_grant_id_check CHECK (length(grant_id) = 36),
     CONSTRAINT grants_agent_ids_check CHECK (json_valid(agent_ids)),
     CONSTRAINT grants_access_level_check CHECK (access_level IN (1, 2, 3)),
+    CONSTRAINT grants_agent_kinds_check CHECK (json_valid(agent_kinds) AND agent_kinds <> '[]'),
     CONSTRAINT grants_end_check CHECK (ended_sequence IS NULL OR coalesce(revoke_time, expire_time) IS NOT NULL),
     CONSTRAINT grants_revocation_check CHECK ((revoke_time IS NULL OR ended_sequence IS NOT NULL)
         AND (revoker IS NULL) = (revoke_time IS NULL) AND (revoke_reason IS NULL) = (revoke_time IS NULL))
@@ -332,9 +334,9 @@ BEGIN SELECT RAISE(ABORT, 'history is permanent: DELETE on grants is rejected');
 CREATE TRIGGER grants_move_forward BEFORE UPDATE ON grants
 WHEN OLD.ended_sequence IS NOT NULL OR NEW.sequence <= OLD.sequence
     OR (NEW.tenant_id, NEW.create_sequence, NEW.create_revision, NEW.grant_id, NEW.group_id, NEW.agent_ids,
-        NEW.access_level, NEW.start_time, NEW.reason, NEW.ticket, NEW.create_time, NEW.creator)
+        NEW.access_level, NEW.agent_kinds, NEW.start_time, NEW.reason, NEW.ticket, NEW.create_time, NEW.creator)
     <> (OLD.tenant_id, OLD.create_sequence, OLD.create_revision, OLD.grant_id, OLD.group_id, OLD.agent_ids,
-        OLD.access_level, OLD.start_time, OLD.reason, OLD.ticket, OLD.create_time, OLD.creator)
+        OLD.access_level, OLD.agent_kinds, OLD.start_time, OLD.reason, OLD.ticket, OLD.create_time, OLD.creator)
 BEGIN SELECT RAISE(ABORT, 'history is permanent: UPDATE on grants is rejected'); END;
 
 CREATE TRIGGER grant_agents_are_never_updated BEFORE UPDATE ON grant_agents

@@ -158,6 +158,26 @@ pub(crate) fn parse_group_override(text: &str) -> Result<v1::GroupOverride, Stri
     Ok(v1::GroupOverride { group_id: group_id.into(), max_access_level: level.into() })
 }
 
+/// An agent kind with an optional level and condition, such as `ai:read-only:on-behalf-of`.
+pub(crate) fn parse_kind(text: &str) -> Result<v1::AgentKindEntry, String> {
+    const EXAMPLE: &str = "write a kind such as human, ai:read-only or ai:read-only:on-behalf-of";
+    let mut parts = text.split(':').peekable();
+    let kind = parts.next().unwrap_or_default();
+    let agent_kind = v1::AgentKind::from_str(kind, true)
+        .map_err(|_| format!("{kind:?} is not a kind: write human, ai or service"))?;
+    let mut entry =
+        v1::AgentKindEntry { agent_kind: agent_kind.into(), ..v1::AgentKindEntry::default() };
+    if let Some(level) = parts.peek().and_then(|part| v1::AccessLevel::from_str(part, true).ok()) {
+        entry.max_access_level = level.into();
+        parts.next();
+    }
+    entry.on_behalf_of_required = parts.next_if(|part| *part == "on-behalf-of").is_some();
+    match parts.next() {
+        Some(part) => Err(format!("{part:?} is not a level or on-behalf-of; {EXAMPLE}")),
+        None => Ok(entry),
+    }
+}
+
 /// The id by which the server recognizes a repeated command.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RequestArgs {
@@ -232,6 +252,26 @@ mod tests {
         );
         assert!(parse_group_override("support").is_err());
         assert!(parse_group_override("support:all").is_err());
+    }
+
+    #[test]
+    fn a_kind_has_an_optional_level_and_condition() {
+        use v1::{AccessLevel, AgentKind};
+        let cases = [
+            ("human", AgentKind::Human, AccessLevel::Unspecified, false),
+            ("AI:READ_ONLY", AgentKind::Ai, AccessLevel::ReadOnly, false),
+            ("ai:on-behalf-of", AgentKind::Ai, AccessLevel::Unspecified, true),
+            ("service:admin:on-behalf-of", AgentKind::Service, AccessLevel::Admin, true),
+        ];
+        for (text, kind, level, is_required) in cases {
+            let entry = parse_kind(text).unwrap();
+            assert_eq!((entry.agent_kind(), entry.max_access_level()), (kind, level), "{text}");
+            assert_eq!(entry.on_behalf_of_required, is_required, "{text}");
+        }
+        for text in ["", "robot", "ai:", "ai:all", "ai:on-behalf-of:admin", "ai:admin:admin"] {
+            let error = parse_kind(text).unwrap_err();
+            assert!(error.contains("write"), "{text}: {error}");
+        }
     }
 
     /// Reads a list with these pages. Returns the size and token of each request, and the result.

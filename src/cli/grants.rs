@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args};
 use prost_types::Timestamp;
 
 use super::{
-    args::{LimitArgs, RequestArgs, parse_duration, parse_time, to_proto},
+    args::{LimitArgs, RequestArgs, parse_duration, parse_kind, parse_time, to_proto},
     client::{Call, Client},
     error::CliError,
     output::Report,
@@ -31,7 +31,8 @@ pub(crate) mod view;
     after_help = "Examples:
   support-access grant acme support --level read-only --for 8h --reason \"Wrong invoices\"
   support-access grant acme support --level admin --start 2026-12-01T09:00Z --for 8h
-  support-access grant acme engineering --level read-write --until-revoked --agent erin"
+  support-access grant acme engineering --level read-write --until-revoked --agent erin
+  support-access grant acme support --level read-write --kind human --kind ai:read-only"
 )]
 pub(crate) struct GrantArgs {
     /// The tenant
@@ -58,9 +59,12 @@ pub(crate) struct GrantArgs {
     /// Only this agent of the group; may be repeated [default: every agent of the group]
     #[arg(long = "agent", value_name = "ID")]
     named_agents: Vec<String>,
-    /// A kind of agents that is admitted; may be repeated [default: human]
-    #[arg(long = "kind", value_name = "KIND", ignore_case = true)]
-    agent_kinds: Vec<v1::AgentKind>,
+    /// A kind of agents that is admitted: human, ai or service; may be repeated [default: human]
+    ///
+    /// A lower level and the condition that the agent acts on behalf of a human may follow, such as
+    /// ai:read-only or ai:read-only:on-behalf-of.
+    #[arg(long = "kind", value_name = "KIND[:LEVEL][:on-behalf-of]", value_parser = parse_kind)]
+    agent_kinds: Vec<v1::AgentKindEntry>,
     /// Why access is granted
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
@@ -206,11 +210,7 @@ impl Call for GrantArgs {
             duration = policy.unwrap_or_default().default_duration;
         }
         let agent_ids = self.named_agents.clone();
-        let entries = self.agent_kinds.iter().map(|kind| v1::AgentKindEntry {
-            agent_kind: (*kind).into(),
-            ..v1::AgentKindEntry::default()
-        });
-        let entries: Vec<_> = entries.collect();
+        let entries = self.agent_kinds.clone();
         let request_id = self.request.id();
         let message = v1::GrantAccessRequest {
             request_id: request_id.clone(),

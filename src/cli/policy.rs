@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum, builder::PossibleValue};
 use prost_types::FieldMask;
 
 use super::{
-    args::{RequestArgs, parse_duration, parse_group_override, to_proto},
+    args::{RequestArgs, parse_duration, parse_group_override, parse_kind, to_proto},
     client::{Call, Client, Remote},
     error::CliError,
     output::Report,
@@ -44,11 +44,12 @@ pub(crate) struct GetArgs {
     group = ArgGroup::new("override").required(true).multiple(true).args([
         "groups", "no_groups", "preset_durations", "no_presets", "default_duration", "max_duration",
         "until_revoked_allowed", "reason_required", "ticket_required", "max_schedule_ahead",
-        "clear",
+        "agent_kinds", "no_kinds", "clear",
     ]),
     after_help = "Examples:
   support-access policy set acme --max-duration 7d --until-revoked-allowed false
   support-access policy set acme --group support:read-write --group engineering:read-only
+  support-access policy set acme --kind human --kind ai:read-only:on-behalf-of
   support-access policy set acme --clear max-duration --clear groups"
 )]
 pub(crate) struct SetArgs {
@@ -85,6 +86,15 @@ pub(crate) struct SetArgs {
     /// How far in the future a grant may start; 0s: grants start at once
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_schedule_ahead: Option<Span>,
+    /// A kind of agents that grants may admit: human, ai or service; may be repeated
+    ///
+    /// The highest level of the kind and the condition that the agent acts on behalf of a human may
+    /// follow, such as ai:read-only or ai:read-only:on-behalf-of.
+    #[arg(long = "kind", value_name = "KIND[:LEVEL][:on-behalf-of]", value_parser = parse_kind)]
+    agent_kinds: Vec<v1::AgentKindEntry>,
+    /// No kind of agents may be granted access
+    #[arg(long, conflicts_with = "agent_kinds")]
+    no_kinds: bool,
     /// Remove an override, and inherit the vendor's catalogue again; may be repeated
     #[arg(long, value_name = "FIELD")]
     clear: Vec<OverrideField>,
@@ -152,6 +162,8 @@ impl SetArgs {
         let durations = presets.into_iter().map(to_proto).collect::<Result<Vec<_>, _>>()?;
         let groups = v1::GroupOverrides { groups: self.groups.clone() };
         let has_groups = !self.groups.is_empty() || self.no_groups;
+        let kinds = v1::AgentKinds { entries: self.agent_kinds.clone() };
+        let has_kinds = !self.agent_kinds.is_empty() || self.no_kinds;
         let has_presets = !self.preset_durations.is_empty() || self.no_presets;
         let overrides = v1::PolicyOverrides {
             groups: has_groups.then_some(groups),
@@ -162,7 +174,7 @@ impl SetArgs {
             reason_required: self.reason_required,
             ticket_required: self.ticket_required,
             max_schedule_ahead: self.max_schedule_ahead.map(to_proto).transpose()?,
-            agent_kinds: None,
+            agent_kinds: has_kinds.then_some(kinds),
         };
         let set: Vec<OverrideField> = overrides.fields().collect();
         if let Some(both) = self.clear.iter().find(|field| set.contains(field)) {

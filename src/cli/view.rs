@@ -77,18 +77,22 @@ pub(crate) fn kind(kind: v1::AgentKind) -> &'static str {
     short(kind.as_str_name(), "AGENT_KIND_")
 }
 
-/// Agent kinds, with the level of each kind that has a level.
-pub(crate) fn kinds(kinds: Option<&v1::AgentKinds>) -> String {
+/// Agent kinds, with the level of each kind whose level differs from `usual`.
+pub(crate) fn kinds(kinds: Option<&v1::AgentKinds>, usual: v1::AccessLevel) -> String {
     let entry = |entry: &v1::AgentKindEntry| {
         let max_level = match entry.max_access_level() {
             v1::AccessLevel::Unspecified => String::new(),
+            max_level if max_level == usual => String::new(),
             max_level => format!(":{}", level(max_level)),
         };
         let condition = if entry.on_behalf_of_required { " on behalf of a human" } else { "" };
         format!("{}{max_level}{condition}", kind(entry.agent_kind()))
     };
-    let entries = kinds.map_or(&[][..], |kinds| &kinds.entries);
-    entries.iter().map(entry).collect::<Vec<_>>().join(", ")
+    match kinds {
+        Some(kinds) if kinds.entries.is_empty() => "none".into(),
+        Some(kinds) => kinds.entries.iter().map(entry).collect::<Vec<_>>().join(", "),
+        None => "-".into(),
+    }
 }
 
 pub(crate) fn yes_or_no(value: bool) -> &'static str {

@@ -1,7 +1,7 @@
 //! Access checks: the questions of gateways.
 
 use crate::domain::{
-    grant::{AccessLevel, AgentKind},
+    admission::{AccessLevel, AgentKind},
     ids::{AgentId, GroupId, TenantId, shown_id},
 };
 

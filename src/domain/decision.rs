@@ -8,9 +8,10 @@ use std::{
 use chrono::{Datelike, Timelike};
 
 use crate::domain::{
+    admission::{AccessLevel, Admission},
     caller::Party,
     check::AccessCheck,
-    grant::{AccessLevel, AgentKind, GrantState, GrantTerms},
+    grant::{GrantState, GrantTerms},
     ids::GrantId,
     lock::{LockTarget, LockTerms, matching_lock},
     policy::join,
@@ -193,22 +194,20 @@ pub fn decide<'a>(
         Some((reason, terms)) => (reason, Some(terms)),
         None => (Reason::NoGrant, None),
     };
-    // Grants admit humans only.
-    let reason =
-        if check.agent_kind == AgentKind::Human { reason } else { Reason::AgentKindNotAllowed };
     Decision { reason, terms, lock: None }
 }
 
-/// The grant that decides the check, if all agent kinds are admitted. Effective access is the union
-/// of all grants. If several grants allow the check, the one that ends last decides. A denial has
-/// the nearest reason, in this order:
+/// The grant that decides the check. Effective access is the union of all grants. If several grants
+/// allow the check, the one that ends last decides. A denial has the nearest reason, in this order:
 ///
-/// 1. a grant that covers the agent and the level, but starts later;
-/// 2. a grant to the agent's group at a lower level;
-/// 3. a grant to the agent's group that names other agents;
-/// 4. the grant to one of the agent's groups that ended last;
-/// 5. the grant to another group that ends last;
-/// 6. no grant.
+/// 1. a grant that would allow the check on behalf of a human;
+/// 2. a grant that covers the agent, the kind and the level, but starts later;
+/// 3. a grant to the agent's group that admits the kind at a lower level;
+/// 4. a grant to the agent's group that does not admit the kind;
+/// 5. a grant to the agent's group that names other agents;
+/// 6. the grant to one of the agent's groups that ended last;
+/// 7. the grant to another group that ends last;
+/// 8. no grant.
 ///
 /// Only the latest ended grant of each group can matter. The decision therefore does not depend on
 /// older grants in `grants`, nor on whether an expiry has been recorded yet.
@@ -231,7 +230,7 @@ pub fn preference(terms: &GrantTerms) -> impl Ord {
     Reverse((last_to_end(terms), terms.access_level, terms.grant_id))
 }
 
-/// Whether the grant allows the check, if all agent kinds are admitted and no lock matches.
+/// Whether the grant allows the check, if no lock matches.
 pub fn covers(terms: &GrantTerms, check: &AccessCheck, now: Now) -> bool {
     rank(terms, check, now).is_some_and(|(reason, _)| reason == Reason::GrantActive)
 }
@@ -251,6 +250,7 @@ fn rank(terms: &GrantTerms, check: &AccessCheck, now: Now) -> Option<(Reason, Ra
         Some(agent_id) => terms.names(agent_id),
         None => terms.agent_ids.is_empty(),
     };
+    let admission = terms.agent_kinds.get(check.agent_kind);
     let (reason, rank, preferred) = if !check.groups.contains(&terms.group_id) {
         if state.is_ended() {
             return None;
@@ -262,12 +262,18 @@ fn rank(terms: &GrantTerms, check: &AccessCheck, now: Now) -> Option<(Reason, Ra
         (Reason::Revoked, 2, last_to_end(terms))
     } else if !is_named {
         (Reason::AgentNotNamed, 3, 0)
-    } else if terms.access_level < check.required_level {
-        (Reason::LevelExceeded, 4, 0)
-    } else if state == GrantState::Scheduled {
-        (Reason::NotStarted, 5, -terms.start_time.timestamp_micros())
+    } else if let Some(Admission { max_access_level, on_behalf_of_required }) = admission {
+        if terms.access_level.min(max_access_level) < check.required_level {
+            (Reason::LevelExceeded, 5, 0)
+        } else if state == GrantState::Scheduled {
+            (Reason::NotStarted, 6, -terms.start_time.timestamp_micros())
+        } else if on_behalf_of_required && check.on_behalf_of.is_none() {
+            (Reason::OnBehalfOfRequired, 7, last_to_end(terms))
+        } else {
+            (Reason::GrantActive, 8, last_to_end(terms))
+        }
     } else {
-        (Reason::GrantActive, 6, last_to_end(terms))
+        (Reason::AgentKindNotAllowed, 4, 0)
     };
     // A grant to another group is named only to explain the denial.
     let is_active = state == GrantState::Active || reason == Reason::GroupMismatch;
@@ -283,12 +289,6 @@ pub fn message(decision: &Decision<'_>, check: &AccessCheck) -> String {
             Reason::Stale => "The check node cannot prove that its data is recent, and denies. \
                               Retry, or ask another check node."
                 .into(),
-            Reason::AgentKindNotAllowed => format!(
-                "Tenant {} has granted no access to {} agents. A tenant administrator can grant \
-                 it.",
-                check.tenant_id,
-                check.agent_kind.as_str(),
-            ),
             _ => format!(
                 "Tenant {} has granted no access to the agent's groups. \
                  A tenant administrator can grant it.",
@@ -342,12 +342,17 @@ fn grant_message(reason: Reason, terms: &GrantTerms, check: &AccessCheck) -> Str
             "The grant to group {group} does not name {agent}. A tenant administrator can grant \
              access to the agent, or to the whole group.",
         ),
-        Reason::LevelExceeded => format!(
-            "The grant to group {group} allows {}, but {} is required. A tenant administrator can \
-             grant a higher level.",
-            terms.access_level.as_str(),
-            check.required_level.as_str(),
-        ),
+        Reason::LevelExceeded => {
+            let level = terms.level_of(check.agent_kind).unwrap_or(terms.access_level);
+            let is_lower = level < terms.access_level;
+            let agents = if is_lower { format!(" to {kind} agents") } else { String::new() };
+            format!(
+                "The grant to group {group} allows {}{agents}, but {} is required. A tenant \
+                 administrator can grant a higher level.",
+                level.as_str(),
+                check.required_level.as_str(),
+            )
+        }
         Reason::OnBehalfOfRequired => format!(
             "The grant to group {group} admits {kind} agents only on behalf of a human. The \
              gateway must state on_behalf_of."

@@ -3,7 +3,7 @@
 use crate::domain::{
     check::AccessCheck,
     decision::{Decision, Reason, message},
-    grant::{AgentKind, GrantState, GrantTerms},
+    grant::{GrantState, GrantTerms},
     time::Now,
 };
 
@@ -85,9 +85,6 @@ fn obstacle(decision: &Decision<'_>) -> Option<ChecklistQuestion> {
         Reason::NoGrant => Some(ChecklistQuestion::AccessGranted),
         Reason::Expired => Some(ChecklistQuestion::PeriodNotExpired),
         Reason::Revoked | Reason::NotStarted => Some(ChecklistQuestion::EntryActive),
-        Reason::AgentKindNotAllowed if decision.terms.is_none() => {
-            Some(ChecklistQuestion::AccessGranted)
-        }
         Reason::GroupMismatch
         | Reason::AgentNotNamed
         | Reason::LevelExceeded
@@ -110,12 +107,16 @@ pub fn obstacles(terms: &GrantTerms, check: &AccessCheck, now: Now) -> Vec<Reaso
         Some(agent_id) => terms.names(agent_id),
         None => terms.agent_ids.is_empty(),
     };
-    let has_level = terms.access_level >= check.required_level;
+    let admission = terms.agent_kinds.get(check.agent_kind);
+    let level = terms.level_of(check.agent_kind).unwrap_or(terms.access_level);
+    let is_on_behalf_missing = check.on_behalf_of.is_none()
+        && admission.is_some_and(|admission| admission.on_behalf_of_required);
     let obstacles: Vec<Reason> = [
         (!has_group).then_some(Reason::GroupMismatch),
         (!is_named).then_some(Reason::AgentNotNamed),
-        (check.agent_kind != AgentKind::Human).then_some(Reason::AgentKindNotAllowed),
-        (!has_level).then_some(Reason::LevelExceeded),
+        admission.is_none().then_some(Reason::AgentKindNotAllowed),
+        (level < check.required_level).then_some(Reason::LevelExceeded),
+        is_on_behalf_missing.then_some(Reason::OnBehalfOfRequired),
         state,
     ]
     .into_iter()

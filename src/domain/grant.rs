@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
+    admission::{AccessLevel, AdmittedKinds, AgentKind},
     ids::{Actor, AgentId, FreeText, GrantId, GroupId, TenantId, Ticket},
     revision::Sequence,
     time::{Now, Time},
@@ -18,68 +19,6 @@ const AGENTS_SIZE: usize = 192;
 const AGENT_SIZE: usize = 72;
 /// Maximum number of named agents in a grant.
 pub const AGENTS_MAX: usize = 100;
-
-/// The permitted actions of an agent. Each level includes the lower ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum AccessLevel {
-    /// View the tenant's data.
-    ReadOnly,
-    /// View and change the tenant's data.
-    ReadWrite,
-    /// Do everything that a tenant administrator may do.
-    Admin,
-}
-
-/// The kind of a support agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum AgentKind {
-    /// A person.
-    Human,
-    /// An AI agent, autonomous or on behalf of a human.
-    Ai,
-    /// A program without an AI model, such as a backup job.
-    Service,
-}
-
-/// How a policy admits agents of one kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AgentKindEntry {
-    /// The kind.
-    pub agent_kind: AgentKind,
-    /// The highest level for this kind. `None`: the grant's level.
-    #[serde(default)]
-    pub max_access_level: Option<AccessLevel>,
-    /// Whether a check must state `on_behalf_of`.
-    #[serde(default)]
-    pub on_behalf_of_required: bool,
-}
-
-impl AgentKindEntry {
-    /// Humans, at the grant's level.
-    pub const HUMAN: Self =
-        Self { agent_kind: AgentKind::Human, max_access_level: None, on_behalf_of_required: false };
-}
-
-names! {
-    /// The name in messages and configuration files.
-    AccessLevel {
-        ReadOnly = "READ_ONLY",
-        ReadWrite = "READ_WRITE",
-        Admin = "ADMIN",
-    }
-}
-
-names! {
-    /// The name in messages, records and the database.
-    AgentKind {
-        Human = "HUMAN",
-        Ai = "AI",
-        Service = "SERVICE",
-    }
-}
 
 /// The state of a grant. Derived from [`GrantTerms`] and the time, never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,6 +54,8 @@ pub struct GrantTerms {
     pub agent_ids: BTreeSet<AgentId>,
     /// The highest level.
     pub access_level: AccessLevel,
+    /// The admitted agent kinds.
+    pub agent_kinds: AdmittedKinds,
     /// When access starts (inclusive).
     pub start_time: Time,
     /// When access ends (exclusive). `None`: until revoked.
@@ -137,6 +78,12 @@ impl GrantTerms {
     pub fn agents_memory(&self) -> usize {
         let agents = self.agent_ids.iter().map(|agent| AGENT_SIZE + agent.as_str().len());
         if self.agent_ids.is_empty() { 0 } else { AGENTS_SIZE + agents.sum::<usize>() }
+    }
+
+    /// The highest level for agents of this kind. `None`: the kind is not admitted.
+    pub fn level_of(&self, kind: AgentKind) -> Option<AccessLevel> {
+        let admission = self.agent_kinds.get(kind)?;
+        Some(admission.max_access_level.min(self.access_level))
     }
 
     /// The state at `now`. If the time is known only within bounds, the grant is active only if it

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::{
+    admission::AgentKind,
     caller::Party,
     check::AccessCheck,
-    grant::AgentKind,
     ids::{Actor, AgentId, FreeText, GroupId, RequestId, TenantId},
     request::End,
     revision::Sequence,

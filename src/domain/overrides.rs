@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    grant::{AccessLevel, AgentKindEntry},
+    admission::{AccessLevel, AgentKindEntry},
     ids::{FreeText, GroupId, RequestId},
     policy::{Forbidden, SupportPolicy, join, join_kinds},
     time::Span,
@@ -171,15 +171,28 @@ impl PolicyOverrides {
                 exceeds(field, (field, value.to_string()), description);
             }
         }
-        for (index, own) in self.agent_kinds.iter().flatten().enumerate() {
-            let kinds = &catalogue.agent_kinds;
-            if !kinds.iter().any(|entry| entry.agent_kind == own.agent_kind) {
-                let (kind, kinds) = (own.agent_kind.as_str(), join_kinds(kinds));
-                let description = format!("{kind} is not in the catalogue, which has: {kinds}");
-                let field = format!("agent_kinds.entries[{index}].agent_kind");
-                exceeds(&field, ("agent_kinds", kinds), description);
-            }
-        }
+        self.check_kinds(catalogue, &mut forbidden);
         forbidden.into_result()
+    }
+
+    fn check_kinds(&self, catalogue: &SupportPolicy, forbidden: &mut Forbidden) {
+        for (index, own) in self.agent_kinds.iter().flatten().enumerate() {
+            let kind = own.agent_kind.as_str();
+            let allowed = catalogue.kind(own.agent_kind);
+            let max = allowed.and_then(|allowed| allowed.max_access_level);
+            let max = max.filter(|max| own.max_access_level.is_some_and(|own| own > *max));
+            let (name, limit, description) = if allowed.is_none() {
+                let kinds = join_kinds(&catalogue.agent_kinds);
+                let description = format!("{kind} is not in the catalogue, which has: {kinds}");
+                ("agent_kind", ("agent_kinds", kinds), description)
+            } else if let Some(max) = max.map(AccessLevel::as_str) {
+                let name = "max_access_level";
+                (name, (name, max.into()), format!("must be at most {max} for {kind}"))
+            } else {
+                continue;
+            };
+            let field = format!("agent_kinds.entries[{index}].{name}");
+            forbidden.add(&field, Reason::ExceedsCatalogue, limit, description);
+        }
     }
 }

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    grant::{AccessLevel, AgentKindEntry, Grant},
+    admission::{AccessLevel, AdmittedKinds, AgentKind, AgentKindEntry},
+    grant::Grant,
     ids::{FreeText, GroupId},
     request::{ExtendRequest, GrantRequest, START_LEEWAY},
     time::{Span, Time, after, between},
@@ -69,13 +70,15 @@ pub struct SupportPolicy {
     pub agent_kinds: Vec<AgentKindEntry>,
 }
 
-/// The period in which a grant applies.
+/// The terms of a new grant that depend on the policy or on the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Period {
+pub struct NewTerms {
     /// The start (inclusive).
     pub start_time: Time,
     /// The end (exclusive). `None`: until revoked.
     pub expire_time: Option<Time>,
+    /// The admitted agent kinds, with the requirements of the policy.
+    pub agent_kinds: AdmittedKinds,
 }
 
 impl Default for SupportPolicy {
@@ -111,8 +114,8 @@ impl Default for SupportPolicy {
 }
 
 impl SupportPolicy {
-    /// Checks a new grant, and returns its period.
-    pub fn check_grant(&self, request: &GrantRequest, now: Time) -> Result<Period, PolicyError> {
+    /// Checks a new grant, and returns its terms.
+    pub fn check_grant(&self, request: &GrantRequest, now: Time) -> Result<NewTerms, PolicyError> {
         let mut invalid = Violations::default();
         let start_time = match request.start_time {
             Some(start) if between(start, now) > START_LEEWAY => {
@@ -132,12 +135,15 @@ impl SupportPolicy {
         let level = request.access_level;
         self.check_group(&mut forbidden, "group_id", &request.group_id);
         self.check_level(&mut forbidden, "access_level", &request.group_id, level);
-        let kinds = request.agent_kinds.as_deref().unwrap_or(&[AgentKindEntry::HUMAN]);
-        for (index, entry) in kinds.iter().enumerate() {
+        let mut kinds = request.agent_kinds.clone().unwrap_or_else(|| vec![AgentKindEntry::HUMAN]);
+        for (index, entry) in kinds.iter_mut().enumerate() {
             let field = format!("agent_kinds.entries[{index}]");
             let field = if request.agent_kinds.is_some() { &field } else { "agent_kinds" };
+            entry.on_behalf_of_required |= self.is_on_behalf_of_required(entry.agent_kind);
             self.check_kind(&mut forbidden, field, *entry, level);
         }
+        let agent_kinds = AdmittedKinds::new(kinds)
+            .map_err(|error| Violations::of("agent_kinds.entries", Reason::Malformed, error))?;
         self.check_reason(&mut forbidden, &request.reason);
         if self.ticket_required && request.ticket.is_empty() {
             let limit = ("ticket_required", "true".into());
@@ -147,7 +153,7 @@ impl SupportPolicy {
         self.check_start(&mut forbidden, start_time, now);
         self.check_length(&mut forbidden, request.end.field(), start_time, expire_time);
         forbidden.into_result()?;
-        Ok(Period { start_time, expire_time })
+        Ok(NewTerms { start_time, expire_time, agent_kinds })
     }
 
     /// Checks a new end of `grant`, which must not have ended, and returns that end. An earlier end
@@ -166,20 +172,24 @@ impl SupportPolicy {
         let mut forbidden = Forbidden::default();
         self.check_group(&mut forbidden, "grant_id", &terms.group_id);
         self.check_level(&mut forbidden, "grant_id", &terms.group_id, terms.access_level);
-        self.check_kind(&mut forbidden, "grant_id", AgentKindEntry::HUMAN, terms.access_level);
+        for entry in terms.agent_kinds.entries() {
+            self.check_kind(&mut forbidden, "grant_id", entry, terms.access_level);
+        }
         self.check_reason(&mut forbidden, &request.reason);
         self.check_length(&mut forbidden, request.end.field(), terms.start_time, expire_time);
         forbidden.into_result()?;
         Ok(expire_time)
     }
 
-    /// Whether the policy would allow an existing grant: its group, level, kind and length.
+    /// Whether the policy would allow an existing grant: its group, level, kinds and length.
     pub fn allows(&self, grant: &Grant) -> bool {
         let terms = &grant.terms;
         let mut forbidden = Forbidden::default();
         self.check_group(&mut forbidden, "", &terms.group_id);
         self.check_level(&mut forbidden, "", &terms.group_id, terms.access_level);
-        self.check_kind(&mut forbidden, "", AgentKindEntry::HUMAN, terms.access_level);
+        for entry in terms.agent_kinds.entries() {
+            self.check_kind(&mut forbidden, "", entry, terms.access_level);
+        }
         self.check_length(&mut forbidden, "", terms.start_time, terms.expire_time);
         forbidden.into_result().is_ok()
     }
@@ -214,8 +224,15 @@ impl SupportPolicy {
         }
     }
 
-    /// Checks an agent kind of a grant at `level`. A grant cannot limit a kind to a lower level
-    /// yet.
+    pub(super) fn kind(&self, kind: AgentKind) -> Option<&AgentKindEntry> {
+        self.agent_kinds.iter().find(|entry| entry.agent_kind == kind)
+    }
+
+    fn is_on_behalf_of_required(&self, kind: AgentKind) -> bool {
+        self.kind(kind).is_some_and(|allowed| allowed.on_behalf_of_required)
+    }
+
+    /// Checks an agent kind of a grant at `level`.
     fn check_kind(
         &self,
         forbidden: &mut Forbidden,
@@ -223,20 +240,26 @@ impl SupportPolicy {
         entry: AgentKindEntry,
         level: AccessLevel,
     ) {
-        let kind = entry.agent_kind;
-        let allowed = self.agent_kinds.iter().find(|allowed| allowed.agent_kind == kind);
+        let kind = entry.agent_kind.as_str();
+        let level = entry.max_access_level.map_or(level, |max| max.min(level));
+        let allowed = self.kind(entry.agent_kind);
         let max = allowed.and_then(|allowed| allowed.max_access_level);
         let (limit, description) = if allowed.is_none() {
             let kinds = join_kinds(&self.agent_kinds);
-            let description = format!("{} agents are not allowed; allowed: {kinds}", kind.as_str());
+            let description = format!("{kind} agents are not allowed; allowed: {kinds}");
             (("agent_kinds", kinds), description)
         } else if let Some(max) = max.filter(|max| level > *max) {
-            let (kind, max) = (kind.as_str(), max.as_str());
-            (("max_access_level", max.into()), format!("{kind} agents are allowed up to {max}"))
-        } else if entry.max_access_level.is_some_and(|max| max < level) {
-            let description = "max_access_level must be unspecified, or at least access_level: \
-                a separate level for an agent kind is not supported yet";
-            (("max_access_level", level.as_str().into()), description.into())
+            let max = max.as_str();
+            let description = format!(
+                "{kind} agents are allowed up to {max}, by the support policy; \
+                 set max_access_level of the kind to at most {max}"
+            );
+            (("max_access_level", max.into()), description)
+        } else if !entry.on_behalf_of_required && self.is_on_behalf_of_required(entry.agent_kind) {
+            let description = format!(
+                "{kind} agents are allowed only on behalf of a human, by the support policy"
+            );
+            (("on_behalf_of_required", "true".into()), description)
         } else {
             return;
         };

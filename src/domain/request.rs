@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde::Serialize;
 
 use crate::domain::{
-    grant::{AccessLevel, AgentKindEntry},
+    admission::{AccessLevel, AgentKindEntry},
     ids::{AgentId, FreeText, GroupId, RequestId, TenantId, Ticket},
     time::{Span, Time, after},
     violation::{ViolationReason, Violations},

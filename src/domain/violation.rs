@@ -32,7 +32,7 @@ pub enum ViolationReason {
     TicketRequired,
     /// Policy: the grant would start too late.
     StartNotAllowed,
-    /// Policy: the agent kind is not allowed, or not at that level.
+    /// Policy: the agent kind is not allowed, not at that level, or only on behalf of a human.
     AgentKindNotAllowed,
     /// Policy: the override is less strict than the vendor's catalogue.
     ExceedsCatalogue,

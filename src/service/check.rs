@@ -38,7 +38,7 @@ pub struct CheckResult {
     pub grant_id: Option<GrantId>,
     /// The lock that denies the check.
     pub lock_id: Option<LockId>,
-    /// The level of the grant. `None`: denied.
+    /// The level of the grant for the agent's kind. `None`: denied.
     pub access_level: Option<AccessLevel>,
     /// The end of the grant. `None`: until revoked, or denied.
     pub expire_time: Option<Time>,
@@ -288,7 +288,7 @@ fn result(read_view: &ReadView, decision: &Decision<'_>, check: &AccessCheck) ->
         remedy: decision.remedy(),
         grant_id: decision.terms.map(|terms| terms.grant_id),
         lock_id: decision.lock.map(|lock| lock.lock_id),
-        access_level: allowing.map(|terms| terms.access_level),
+        access_level: allowing.and_then(|terms| terms.level_of(check.agent_kind)),
         expire_time,
         valid_for,
         message: message(decision, check),

@@ -6,7 +6,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 use crate::{
     domain::{
         Attribution, Caller, EventKind, ExtendRequest, FreeText, Grant, GrantId, GrantRequest,
-        GrantTerms, Revision, Revocation, RevokeRequest, Time, policy::Period,
+        GrantTerms, Revision, Revocation, RevokeRequest, Time, policy::NewTerms,
         token::ConsistencyToken,
     },
     service::{
@@ -73,7 +73,7 @@ impl Service {
             }
             self.check_clock()?;
             let overrides = transaction.overrides(tenant_id).await?;
-            let period = self.catalogue.narrowed_by(&overrides).check_grant(request, now)?;
+            let new_terms = self.catalogue.narrowed_by(&overrides).check_grant(request, now)?;
             let size = transaction.size_of_live_grants(tenant_id).await?;
             let (group_id, limit) = (&request.group_id, self.limits.live_grants_per_group);
             // Few grants in total are few grants to the group.
@@ -81,7 +81,7 @@ impl Service {
                 let group_id = group_id.clone();
                 return Err(ServiceError::TooManyLiveGrantsToGroup { group_id, limit });
             }
-            let grant = new_grant(caller, request.clone(), period, now);
+            let grant = new_grant(caller, request.clone(), new_terms, now);
             let limit = self.limits.live_grants_per_tenant;
             if size + grant.terms.size() > limit {
                 let is_named = !grant.terms.agent_ids.is_empty();
@@ -234,7 +234,7 @@ pub(super) fn listed(grants: &[Grant]) -> usize {
     fitting(grants, Grant::weight).min(LISTED_MAX)
 }
 
-fn new_grant(caller: &Caller, request: GrantRequest, period: Period, now: Time) -> Grant {
+fn new_grant(caller: &Caller, request: GrantRequest, new_terms: NewTerms, now: Time) -> Grant {
     Grant {
         tenant_id: request.tenant_id,
         terms: GrantTerms {
@@ -242,8 +242,9 @@ fn new_grant(caller: &Caller, request: GrantRequest, period: Period, now: Time) 
             group_id: request.group_id,
             agent_ids: request.agent_ids,
             access_level: request.access_level,
-            start_time: period.start_time,
-            expire_time: period.expire_time,
+            agent_kinds: new_terms.agent_kinds,
+            start_time: new_terms.start_time,
+            expire_time: new_terms.expire_time,
             revoke_time: None,
             is_expired: false,
         },

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use support_access::{
     domain::{
-        AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        TenantId, Ticket, Time, ids::Actor,
+        AccessLevel, AdmittedKinds, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms,
+        GroupId, TenantId, Ticket, Time, ids::Actor,
     },
     store::NewEvent,
 };
@@ -19,6 +19,7 @@ pub fn new_grant(tenant: &str, group: &str, now: Time, expire_time: Option<Time>
         group_id: GroupId::new(group).unwrap(),
         agent_ids: BTreeSet::new(),
         access_level: AccessLevel::ReadWrite,
+        agent_kinds: AdmittedKinds::HUMAN,
         start_time: now,
         expire_time,
         revoke_time: None,

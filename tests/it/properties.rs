@@ -2,7 +2,7 @@
 //! `proptest-regressions/`.
 
 mod clocks;
-mod decisions;
+pub(crate) mod decisions;
 mod histories;
 mod locks;
 mod pages;

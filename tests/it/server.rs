@@ -15,6 +15,7 @@ mod harness;
 mod health;
 mod identity;
 mod isolation;
+mod kinds;
 mod lifecycle;
 mod messages;
 mod metrics;

@@ -238,7 +238,7 @@ def test_a_long_value_is_ignored_and_cut_in_the_explanation(client):
 @pytest.mark.parametrize("kind", [grants.AGENT_KIND_AI, grants.AGENT_KIND_SERVICE])
 def test_a_grant_for_humans_admits_no_other_kind(client, kind):
     nothing = client.check(agent_kind=kind)
-    assert (reason(nothing), nothing.grant_id) == ("AGENT_KIND_NOT_ALLOWED", "")
+    assert (reason(nothing), nothing.grant_id) == ("NO_GRANT", "")
     grant = client.grant()
     for fields in ({}, {"on_behalf_of": "dana"}):
         answer = client.check(agent_kind=kind, **fields)

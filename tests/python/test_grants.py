@@ -55,7 +55,9 @@ def test_a_grant_is_stored_as_requested(client):
     assert not grant.HasField("revoke_time") and not grant.revoker and not grant.revoke_reason
     assert grant.etag and grant.end_cause == grants.END_CAUSE_UNSPECIFIED
     [entry] = grant.agent_kinds.entries
-    assert entry == grants.AgentKindEntry(agent_kind=grants.AGENT_KIND_HUMAN)
+    level = grant.access_level
+    expected = grants.AgentKindEntry(agent_kind=grants.AGENT_KIND_HUMAN, max_access_level=level)
+    assert entry == expected
     assert client.get(grant) == grant
 
 
@@ -176,13 +178,17 @@ HUMAN, AI = grants.AGENT_KIND_HUMAN, grants.AGENT_KIND_AI
 
 def test_a_grant_may_name_humans(client):
     grant = client.grant(agent_kinds=kinds({"agent_kind": HUMAN}))
-    assert grant.agent_kinds == kinds({"agent_kind": HUMAN})
-    same_level = {"agent_kind": HUMAN, "max_access_level": grants.ACCESS_LEVEL_ADMIN}
-    assert allowed(client.check()) and client.grant(agent_kinds=kinds(same_level))
+    effective = {"agent_kind": HUMAN, "max_access_level": grant.access_level}
+    assert grant.agent_kinds == kinds(effective)
+    assert allowed(client.check())
+    higher = {"agent_kind": HUMAN, "max_access_level": grants.ACCESS_LEVEL_ADMIN}
+    grant = client.grant(agent_kinds=kinds(higher), access_level=grants.ACCESS_LEVEL_READ_ONLY)
+    lower = {"agent_kind": HUMAN, "max_access_level": grants.ACCESS_LEVEL_READ_ONLY}
+    assert grant.agent_kinds == kinds(lower), "the level of the grant applies"
 
 
 @pytest.mark.parametrize("kind", [AI, grants.AGENT_KIND_SERVICE])
-def test_other_agent_kinds_are_not_supported_yet(client, kind):
+def test_the_default_policy_allows_no_other_kind(client, kind):
     with forbidden("agent_kinds.entries[1]") as caught:
         client.grant(agent_kinds=kinds({"agent_kind": HUMAN}, {"agent_kind": kind}))
     assert caught.rejection.reasons == {"agent_kinds.entries[1]": ["AGENT_KIND_NOT_ALLOWED"]}

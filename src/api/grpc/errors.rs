@@ -334,8 +334,8 @@ pub fn violations() -> impl Iterator<Item = ViolationDescription> {
             }
             ViolationReason::AgentKindNotAllowed => (
                 true,
-                "The agent kind is not allowed, or not at that level. Limit: `agent_kinds` or \
-                 `max_access_level`.",
+                "The agent kind is not allowed, not at that level, or only on behalf of a human. \
+                 Limit: `agent_kinds`, `max_access_level` or `on_behalf_of_required`.",
             ),
             ViolationReason::ExceedsCatalogue => (
                 true,

@@ -11,13 +11,14 @@ use crate::{
 pub(crate) const UNTIL_REVOKED: &str = "until revoked";
 
 /// The columns of a list. The tenant is shown for a list of all tenants.
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 12] = [
     Column::fixed("GRANT", 0),
     Column::fixed("TENANT", 1),
     Column::fixed("STATE", 1),
     Column::fixed("GROUP", 3),
     Column::text("AGENTS", 8),
     Column::fixed("LEVEL", 5),
+    Column::text("KINDS", 5),
     Column::fixed("START (UTC)", 4),
     Column::fixed("END (UTC)", 2),
     Column::text("BY", 6),
@@ -25,12 +26,13 @@ const COLUMNS: [Column; 11] = [
     Column::text("REASON", 7),
 ];
 /// The columns of the candidates of an explanation.
-const CANDIDATE_COLUMNS: [Column; 8] = [
+const CANDIDATE_COLUMNS: [Column; 9] = [
     Column::fixed("GRANT", 0),
     Column::fixed("STATE", 3),
     Column::fixed("GROUP", 2),
     Column::text("AGENTS", 7),
     Column::fixed("LEVEL", 6),
+    Column::text("KINDS", 6),
     Column::fixed("START (UTC)", 5),
     Column::fixed("END (UTC)", 4),
     Column::wrapped("FINDING", 0),
@@ -111,8 +113,8 @@ pub(crate) fn candidates(
 ) -> String {
     let row = |candidate: &v1::CandidateGrant| {
         let grant = candidate.grant.clone().unwrap_or_default();
-        let [id, _, state, group, agents, level, start, end, ..] = row(&grant);
-        vec![id, state, group, agents, level, start, end, Cell::new(finding(candidate))]
+        let [id, _, state, group, agents, level, kinds, start, end, ..] = row(&grant);
+        vec![id, state, group, agents, level, kinds, start, end, Cell::new(finding(candidate))]
     };
     table(layout, &CANDIDATE_COLUMNS, &candidates.iter().map(row).collect::<Vec<_>>())
 }
@@ -137,6 +139,7 @@ fn row(grant: &v1::Grant) -> [Cell; COLUMNS.len()] {
         Cell::new(&grant.group_id),
         Cell::new(agents(grant, "every agent")),
         Cell::new(level(grant.access_level())),
+        Cell::new(kinds(grant.agent_kinds.as_ref(), grant.access_level())),
         Cell::new(time_to_minute(grant.start_time.as_ref(), "-")),
         Cell::new(time_to_minute(grant.expire_time.as_ref(), UNTIL_REVOKED)),
         Cell::new(&grant.creator),
@@ -152,7 +155,7 @@ fn rows(grant: &v1::Grant) -> Vec<(&'static str, Cell)> {
         ("Tenant", Cell::new(&grant.tenant_id)),
         ("Group", Cell::new(&grant.group_id)),
         ("Agents", Cell::new(agents(grant, "every agent of the group"))),
-        ("Kinds", Cell::new(kinds(grant.agent_kinds.as_ref()))),
+        ("Kinds", Cell::new(kinds(grant.agent_kinds.as_ref(), grant.access_level()))),
         ("Level", Cell::new(level(grant.access_level()))),
         ("Start", Cell::new(time_utc(grant.start_time.as_ref(), "-"))),
         ("End", Cell::new(end(grant))),

@@ -8,7 +8,8 @@ use crate::{
         grants, locks, policy,
         table::{Cell, Column, Highlight, Layout, details, table},
         view::{
-            MORE, clock_distance, level, measured, node_counts, pending, time_to_second, time_utc,
+            MORE, clock_distance, kinds, level, measured, node_counts, pending, time_to_second,
+            time_utc,
         },
     },
 };
@@ -145,11 +146,12 @@ fn describe(event: &v1::Event) -> (&'static str, String, String) {
 
 fn granted(event: &v1::Event, grant: &v1::Grant) -> String {
     let (group, level) = (&grant.group_id, level(grant.access_level()));
+    let kinds = kinds(grant.agent_kinds.as_ref(), grant.access_level());
     let from = match grant.start_time {
         start if start == event.create_time => String::new(),
         start => format!(" from {}", time_utc(start.as_ref(), "-")),
     };
-    format!("{group} at {level}{from} {}", until(&grants::view::end(grant)))
+    format!("{group} at {level} for {kinds}{from} {}", until(&grants::view::end(grant)))
 }
 
 fn until(end: &str) -> String {

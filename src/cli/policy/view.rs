@@ -49,10 +49,14 @@ fn rows(
         ("Reason required", Cell::new(yes_or_no(policy.reason_required))),
         ("Ticket required", Cell::new(yes_or_no(policy.ticket_required))),
         ("Max schedule ahead", Cell::new(duration(policy.max_schedule_ahead.as_ref()))),
-        ("Agent kinds", Cell::new(kinds(policy.agent_kinds.as_ref()))),
+        ("Agent kinds", Cell::new(agent_kinds(policy))),
         ("Overridden", Cell::new(overridden(overrides))),
         ("Etag", Cell::new(&policy.etag)),
     ]
+}
+
+fn agent_kinds(policy: &v1::SupportPolicy) -> String {
+    kinds(policy.agent_kinds.as_ref(), v1::AccessLevel::Unspecified)
 }
 
 /// The names of a tenant's overrides.
@@ -83,8 +87,9 @@ pub(crate) fn summary(policy: &v1::SupportPolicy) -> String {
     };
     let groups = policy.groups.iter().map(group).collect::<Vec<_>>().join(", ");
     let mut text = format!(
-        "groups {}; at most {}; starts up to {} ahead",
+        "groups {}; kinds {}; at most {}; starts up to {} ahead",
         if groups.is_empty() { "none" } else { &groups },
+        agent_kinds(policy),
         duration(policy.max_duration.as_ref()),
         duration(policy.max_schedule_ahead.as_ref()),
     );

@@ -1,6 +1,6 @@
 //! The encoding of authenticated fields.
 
-use crate::domain::{grant::GrantTerms, ids::TenantId};
+use crate::domain::{admission::AgentKind, grant::GrantTerms, ids::TenantId};
 
 /// Encodes fields so that different fields have different bytes.
 pub(super) struct Fields(pub(super) Vec<u8>);
@@ -43,6 +43,13 @@ impl Fields {
             self.text(agent_id.as_str());
         }
         self.text(terms.access_level.as_str());
+        for kind in AgentKind::ALL {
+            let admission = terms.agent_kinds.get(kind);
+            let level = admission.map(|admission| admission.max_access_level.as_str());
+            let is_human_needed = admission.is_some_and(|it| it.on_behalf_of_required);
+            self.maybe_text(level);
+            self.number(i64::from(is_human_needed));
+        }
         self.number(terms.start_time.timestamp_micros());
         self.maybe_number(terms.expire_time.map(|time| time.timestamp_micros()));
         self.maybe_number(terms.revoke_time.map(|time| time.timestamp_micros()));

@@ -1,11 +1,12 @@
 //! The vendor's catalogue: its validation, and how the overrides of a tenant narrow it.
 
 use crate::domain::{
+    admission::{AgentKind, AgentKindEntry},
     ids::check_line,
     overrides::{GroupOverride, PolicyOverrides},
     policy::{
-        AgentKindEntry, DESCRIPTION_LENGTH_MAX, DISPLAY_NAME_LENGTH_MAX, DURATION_MAX, GROUPS_MAX,
-        PRESETS_MAX, SupportGroup, SupportPolicy,
+        DESCRIPTION_LENGTH_MAX, DISPLAY_NAME_LENGTH_MAX, DURATION_MAX, GROUPS_MAX, PRESETS_MAX,
+        SupportGroup, SupportPolicy,
     },
     time::Span,
     violation::{ViolationReason, Violations},
@@ -86,8 +87,18 @@ impl SupportPolicy {
         if !is_duration(self.default_duration) {
             add("default_duration", "must be positive and at most max_duration".into());
         }
-        if self.agent_kinds != [AgentKindEntry::HUMAN] {
-            add("agent_kinds", "must be omitted, because only HUMAN is supported".into());
+        if self.agent_kinds.is_empty() {
+            add("agent_kinds", "must not be empty; omit it to allow HUMAN only".into());
+        }
+        for (index, entry) in self.agent_kinds.iter().enumerate() {
+            let kind = entry.agent_kind;
+            if self.agent_kinds[..index].iter().any(|earlier| earlier.agent_kind == kind) {
+                add("agent_kinds", format!("must name {} only once", kind.as_str()));
+            }
+            if kind == AgentKind::Human && entry.on_behalf_of_required {
+                let field = format!("agent_kinds[{index}].on_behalf_of_required");
+                add(&field, "must be false for HUMAN".into());
+            }
         }
         violations.into_result()
     }

@@ -42,6 +42,14 @@ display_name = "Support"
 description = "Support analysts who answer your tickets."
 max_access_level = "ADMIN"        # READ_ONLY, READ_WRITE or ADMIN
 
+[[policy.agent_kinds]]            # the kinds that grants may admit; default: HUMAN
+agent_kind = "HUMAN"              # HUMAN, AI or SERVICE; each at most once
+
+[[policy.agent_kinds]]
+agent_kind = "AI"
+max_access_level = "READ_ONLY"    # the highest level of this kind; default: the grant's level
+on_behalf_of_required = true      # checks must name a human; not for HUMAN
+
 [certificates]                    # names in client certificates, by role: gateway, node,
 gateway = ["spiffe://vendor.example/gateway"]        # portal, operator, auditor
 [users]                           # user ids at Unix sockets, by role; all others are rejected

@@ -71,8 +71,8 @@ Grant     -
 CHECKLIST                   ANSWER  DETAIL
 The period has not expired  NO      The grant has expired.
 
-GRANT  STATE   GROUP    AGENTS       LEVEL        START (UTC)  END (UTC)         FINDING
-g1     ACTIVE  support  every agent  UNSPECIFIED  -            2026-12-01 09:00  EXPIRED
+GRANT  STATE   GROUP    AGENTS       LEVEL        KINDS  START (UTC)  END (UTC)         FINDING
+g1     ACTIVE  support  every agent  UNSPECIFIED  -      -            2026-12-01 09:00  EXPIRED
 
 The tenant may have more grants; `support-access list` at a replica shows all.
 ";

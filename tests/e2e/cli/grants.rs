@@ -9,17 +9,22 @@ use crate::cli::{Output, PENDING, fake::Fake, json, run_at, seconds};
 fn grant_sends_every_argument() {
     let fake = Fake::default();
     let args = "grant acme support --level read-only --for 7d --agent bob --agent eve \
-                --start 2026-12-01T09:00Z --kind human --kind AI --reason why --ticket T-1 \
+                --start 2026-12-01T09:00Z --kind human --kind AI:read-only:on-behalf-of --reason why --ticket T-1 \
                 --request-id r1 --actor carol";
     let result = run_at(&fake.start(), &args.split_whitespace().collect::<Vec<_>>());
     assert_eq!((result.code, result.stderr.as_str()), (0, ""));
     assert!(result.stdout.starts_with("Grant    g1\nState    ACTIVE\n"), "{}", result.stdout);
     let received = fake.0.lock();
-    let kind = |kind: v1::AgentKind| v1::AgentKindEntry {
-        agent_kind: kind.into(),
+    let human = v1::AgentKindEntry {
+        agent_kind: v1::AgentKind::Human.into(),
         ..v1::AgentKindEntry::default()
     };
-    let entries = vec![kind(v1::AgentKind::Human), kind(v1::AgentKind::Ai)];
+    let ai = v1::AgentKindEntry {
+        agent_kind: v1::AgentKind::Ai.into(),
+        max_access_level: v1::AccessLevel::ReadOnly.into(),
+        on_behalf_of_required: true,
+    };
+    let entries = vec![human, ai];
     let expected = v1::GrantAccessRequest {
         request_id: "r1".into(),
         tenant_id: "acme".into(),
@@ -225,8 +230,8 @@ fn only_an_explicit_option_lists_all_tenants() {
     let server = fake.start();
     let all = run_at(&server, &["list", "--all-tenants", "--limit", "1"]);
     let expected = "\
-GRANT  TENANT  STATE   GROUP    AGENTS       LEVEL        START (UTC)  END (UTC)         BY  TICKET  REASON
-g0     acme    ACTIVE  support  every agent  UNSPECIFIED  -            2026-12-01 09:00  -   -       -
+GRANT  TENANT  STATE   GROUP    AGENTS       LEVEL        KINDS  START (UTC)  END (UTC)         BY  TICKET  REASON
+g0     acme    ACTIVE  support  every agent  UNSPECIFIED  -      -            2026-12-01 09:00  -   -       -
 
 The list is longer; --limit shows more.
 ";

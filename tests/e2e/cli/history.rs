@@ -18,8 +18,8 @@ fn a_list_names_its_scope() {
     let fake = Fake::default();
     let server = fake.start();
     let stdout = "\
-SEQUENCE  TIME (UTC)  EVENT    GRANT OR LOCK  BY     CHANGE                                                REASON
-1         -           GRANTED  g1             alice  support at UNSPECIFIED until 2026-12-01 09:00:00 UTC  -
+SEQUENCE  TIME (UTC)  EVENT    GRANT OR LOCK  BY     CHANGE                                                      REASON
+1         -           GRANTED  g1             alice  support at UNSPECIFIED for - until 2026-12-01 09:00:00 UTC  -
 ";
     for args in
         [&["acme"][..], &["--limit", "7", "acme"], &["acme", "--grant", "g1"], &["--vendor"]]

@@ -5,6 +5,7 @@ use support_access::api::proto::v1;
 use crate::cli::{fake::Fake, run_at, seconds};
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn set_sends_the_given_overrides_only() {
     let fake = Fake::default();
     let server = fake.start();
@@ -15,9 +16,13 @@ fn set_sends_the_given_overrides_only() {
     };
     assert_eq!(set("--etag e").code, 64, "no override");
     let args = "--group support:read-write --preset 7d --preset 1h --until-revoked-allowed false \
-                --max-duration 30d --etag e --reason why --request-id r1";
+                --max-duration 30d --kind human --kind ai:read-only:on-behalf-of --etag e \
+                --reason why --request-id r1";
     assert_eq!(set(args).stderr, "");
-    assert_eq!(set("--no-groups --ticket-required true --request-id r2").code, 0);
+    assert_eq!(set("--no-groups --no-kinds --ticket-required true --request-id r2").code, 0);
+    let invalid = set("--kind ai:sometimes");
+    assert_eq!(invalid.code, 64);
+    assert!(invalid.stderr.contains("write a kind such as human, ai:read-only"), "{invalid:?}");
     assert_eq!(set("--clear max-duration --clear preset-durations --request-id r3").code, 0);
     let both = set("--max-duration 7d --clear max-duration");
     let stderr = "error: --clear: max_duration is also set; set or clear, not both\n";
@@ -26,6 +31,15 @@ fn set_sends_the_given_overrides_only() {
     let received = fake.0.lock();
     let mask = |paths: &[&str]| {
         Some(prost_types::FieldMask { paths: paths.iter().copied().map(str::to_owned).collect() })
+    };
+    let human = v1::AgentKindEntry {
+        agent_kind: v1::AgentKind::Human.into(),
+        ..v1::AgentKindEntry::default()
+    };
+    let ai = v1::AgentKindEntry {
+        agent_kind: v1::AgentKind::Ai.into(),
+        max_access_level: v1::AccessLevel::ReadOnly.into(),
+        on_behalf_of_required: true,
     };
     let first = v1::UpdateSupportPolicyRequest {
         tenant_id: "complete".into(),
@@ -41,9 +55,16 @@ fn set_sends_the_given_overrides_only() {
             }),
             until_revoked_allowed: Some(false),
             max_duration: Some(seconds(2_592_000)),
+            agent_kinds: Some(v1::AgentKinds { entries: vec![human, ai] }),
             ..Default::default()
         }),
-        update_mask: mask(&["groups", "preset_durations", "max_duration", "until_revoked_allowed"]),
+        update_mask: mask(&[
+            "groups",
+            "preset_durations",
+            "max_duration",
+            "until_revoked_allowed",
+            "agent_kinds",
+        ]),
         etag: "e".into(),
         reason: "why".into(),
         request_id: "r1".into(),
@@ -53,9 +74,10 @@ fn set_sends_the_given_overrides_only() {
         policy_overrides: Some(v1::PolicyOverrides {
             groups: Some(v1::GroupOverrides::default()),
             ticket_required: Some(true),
+            agent_kinds: Some(v1::AgentKinds::default()),
             ..Default::default()
         }),
-        update_mask: mask(&["groups", "ticket_required"]),
+        update_mask: mask(&["groups", "ticket_required", "agent_kinds"]),
         request_id: "r2".into(),
         ..Default::default()
     };

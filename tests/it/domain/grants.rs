@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use support_access::domain::{
-    AccessLevel, GrantId, GrantState, GrantTerms, GroupId, Now, time::from_micros,
+    AccessLevel, AdmittedKinds, GrantId, GrantState, GrantTerms, GroupId, Now, time::from_micros,
 };
 
 #[test]
@@ -14,6 +14,7 @@ fn the_start_is_inclusive_and_the_end_exclusive() {
         group_id: GroupId::new("support").unwrap(),
         agent_ids: BTreeSet::new(),
         access_level: AccessLevel::ReadOnly,
+        agent_kinds: AdmittedKinds::HUMAN,
         start_time: at(10),
         expire_time: Some(at(20)),
         revoke_time: None,

@@ -2,14 +2,15 @@
 
 use chrono::TimeDelta;
 use support_access::domain::{
-    AccessLevel, AgentKind, AgentKindEntry, End, ExtendRequest, FreeText, Grant, GrantId,
-    GrantRequest, GrantTerms, GroupId, Span, SupportGroup, SupportPolicy, TenantId, Ticket, Time,
-    ViolationReason as Reason, Violations,
+    AccessLevel, AdmittedKinds, AgentKind, AgentKindEntry, End, ExtendRequest, FreeText, Grant,
+    GrantId, GrantRequest, GrantTerms, GroupId, Span, SupportGroup, SupportPolicy, TenantId,
+    Ticket, Time, ViolationReason as Reason, Violations,
     ids::Actor,
-    policy::{Period, PolicyError},
+    policy::{NewTerms, PolicyError},
     time::from_micros,
 };
 
+mod kinds;
 mod overrides;
 
 fn now() -> Time {
@@ -45,6 +46,7 @@ fn mk_grant(start_time: Time, expire_time: Option<Time>) -> Grant {
             group_id: request.group_id,
             agent_ids: request.agent_ids,
             access_level: request.access_level,
+            agent_kinds: AdmittedKinds::HUMAN,
             start_time,
             expire_time,
             revoke_time: None,
@@ -115,7 +117,8 @@ fn a_grant_applies_from_its_start_until_its_end() {
     ];
     for (start, end, start_time, expire_time) in cases {
         let request = GrantRequest { start_time: start, end, ..mk_request() };
-        assert_eq!(policy.check_grant(&request, now()), Ok(Period { start_time, expire_time }));
+        let expected = NewTerms { start_time, expire_time, agent_kinds: AdmittedKinds::HUMAN };
+        assert_eq!(policy.check_grant(&request, now()), Ok(expected));
     }
 }
 
@@ -175,9 +178,6 @@ fn a_policy_forbids_by_field_and_states_its_limits() {
     assert!(strict.check_grant(&base, now()).is_ok());
     let late = now() + TimeDelta::days(2);
     let too_long = now() + TimeDelta::days(91);
-    let kind = |agent_kind| AgentKindEntry { agent_kind, ..AgentKindEntry::HUMAN };
-    let limited =
-        AgentKindEntry { max_access_level: Some(AccessLevel::ReadOnly), ..AgentKindEntry::HUMAN };
     let cases: Vec<Case<'_>> = vec![
         (
             GrantRequest { group_id: group("engineering"), ..base.clone() },
@@ -218,36 +218,6 @@ fn a_policy_forbids_by_field_and_states_its_limits() {
             GrantRequest { ticket: Ticket::default(), ..base.clone() },
             &[("ticket", Reason::TicketRequired)],
             &[("ticket_required", "true")],
-        ),
-        (
-            GrantRequest {
-                agent_kinds: Some(vec![kind(AgentKind::Human), kind(AgentKind::Ai)]),
-                ..base.clone()
-            },
-            &[("agent_kinds.entries[1]", Reason::AgentKindNotAllowed)],
-            &[("agent_kinds", "HUMAN")],
-        ),
-        (
-            GrantRequest {
-                access_level: AccessLevel::ReadWrite,
-                agent_kinds: Some(vec![limited]),
-                ..base.clone()
-            },
-            &[("agent_kinds.entries[0]", Reason::AgentKindNotAllowed)],
-            &[("max_access_level", "READ_WRITE")],
-        ),
-        (
-            GrantRequest {
-                access_level: AccessLevel::Admin,
-                agent_kinds: Some(vec![limited]),
-                ..base.clone()
-            },
-            &[
-                ("access_level", Reason::LevelNotAllowed),
-                ("agent_kinds.entries[0]", Reason::AgentKindNotAllowed),
-            ],
-            // The limit of the first field, not of the last.
-            &[("max_access_level", "READ_WRITE")],
         ),
         (
             GrantRequest {
@@ -323,14 +293,6 @@ fn a_duration_counts_from_the_start_of_a_scheduled_grant() {
 #[test]
 fn the_default_catalogue_is_valid() {
     assert_eq!(SupportPolicy::default().check(), Ok(()));
-}
-
-#[test]
-fn a_catalogue_of_other_kinds_than_humans_is_invalid() {
-    let ai = AgentKindEntry { agent_kind: AgentKind::Ai, ..AgentKindEntry::HUMAN };
-    let catalogue = SupportPolicy { agent_kinds: vec![ai], ..SupportPolicy::default() };
-    let violations = catalogue.check().unwrap_err();
-    assert_eq!(found(&violations), [("agent_kinds", Reason::OutOfRange)]);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use proptest::{collection::vec, prelude::*};
 use support_access::{
     domain::{
-        AccessCheck, AccessLevel, AgentKind, AssertedGroups, Epoch, GrantId, GrantState,
-        GrantTerms, GroupId, Position, Reason, Time, TokenKey,
+        AccessCheck, AccessLevel, AdmittedKinds, AgentKind, AgentKindEntry, AssertedGroups, Epoch,
+        GrantId, GrantState, GrantTerms, GroupId, Position, Reason, Time, TokenKey,
         decision::decide,
         explain::{ChecklistAnswer, checklist, obstacles},
         time::from_micros,
@@ -25,6 +25,23 @@ pub(crate) fn at(micros: i64) -> Time {
     from_micros(micros).unwrap()
 }
 
+/// Often humans only, at the level of the grant.
+pub(crate) fn kinds() -> impl Strategy<Value = AdmittedKinds> {
+    let entry = |agent_kind| {
+        (proptest::option::of(proptest::sample::select(AccessLevel::ALL.to_vec())), any::<bool>())
+            .prop_map(move |(max_access_level, is_required)| AgentKindEntry {
+                agent_kind,
+                max_access_level,
+                on_behalf_of_required: is_required && agent_kind != AgentKind::Human,
+            })
+    };
+    let kinds = proptest::sample::subsequence(AgentKind::ALL.to_vec(), 1..=3);
+    let entries =
+        kinds.prop_flat_map(move |kinds| kinds.into_iter().map(entry).collect::<Vec<_>>());
+    let admitted = entries.prop_map(|entries| AdmittedKinds::new(entries).unwrap());
+    prop_oneof![1 => Just(AdmittedKinds::HUMAN), 2 => admitted]
+}
+
 prop_compose! {
     /// Times from a small range, so that some are equal.
     pub(crate) fn terms()(
@@ -32,6 +49,7 @@ prop_compose! {
         group_index in 0..3_usize,
         agents in proptest::sample::subsequence(AGENTS.to_vec(), 0..=2),
         level in 0..3_usize,
+        agent_kinds in kinds(),
         start in 0..20_i64,
         length in proptest::option::of(1..15_i64),
         revoked_after in proptest::option::of(0..20_i64),
@@ -44,6 +62,7 @@ prop_compose! {
             group_id: group(GROUPS[group_index]),
             agent_ids: agents.into_iter().map(agent).collect(),
             access_level: AccessLevel::ALL[level],
+            agent_kinds,
             start_time: at(start),
             expire_time: expire.map(at),
             revoke_time: revoke.map(at),
@@ -57,7 +76,7 @@ prop_compose! {
         agent_index in proptest::option::weighted(0.9, 0..3_usize),
         groups in proptest::sample::subsequence(GROUPS.to_vec(), 0..=3),
         level in 0..3_usize,
-        kind in prop_oneof![4 => Just(0), 1 => 1..3_usize],
+        kind in 0..3_usize,
         human_index in proptest::option::of(0..3_usize),
     ) -> AccessCheck {
         AccessCheck {
@@ -73,9 +92,48 @@ prop_compose! {
 
 /// The documented rules, in the documented order.
 fn expected(grants: &[GrantTerms], check: &AccessCheck, now: Time) -> Reason {
-    if check.agent_kind != AgentKind::Human {
-        return Reason::AgentKindNotAllowed;
+    let entry = |terms: &GrantTerms| {
+        terms.agent_kinds.entries().find(|entry| entry.agent_kind == check.agent_kind)
+    };
+    let is_admitted = |terms: &&GrantTerms| entry(terms).is_some();
+    let has_level = |terms: &&GrantTerms| {
+        let limit = entry(terms).and_then(|entry| entry.max_access_level);
+        terms.access_level >= check.required_level
+            && limit.is_none_or(|limit| limit >= check.required_level)
+    };
+    let needs_human = |terms: &&GrantTerms| {
+        check.on_behalf_of.is_none() && entry(terms).unwrap().on_behalf_of_required
+    };
+    let is_named = |terms: &&GrantTerms| match &check.agent_id {
+        Some(agent) => terms.agent_ids.is_empty() || terms.agent_ids.contains(agent),
+        None => terms.agent_ids.is_empty(),
+    };
+    let has_group = |terms: &&GrantTerms| check.groups.contains(&terms.group_id);
+    let is_live = |terms: &&GrantTerms| !terms.state(now).is_ended();
+    let of_group: Vec<_> = grants.iter().filter(is_live).filter(has_group).collect();
+    let named: Vec<_> = of_group.iter().copied().filter(is_named).collect();
+    let admitted: Vec<_> = named.iter().copied().filter(is_admitted).collect();
+    let covering: Vec<_> = admitted.iter().copied().filter(has_level).collect();
+    let is_active = |terms: &&&GrantTerms| terms.state(now) == GrantState::Active;
+    if covering.iter().filter(is_active).any(|terms| !needs_human(terms)) {
+        Reason::GrantActive
+    } else if covering.iter().any(|terms| is_active(&terms)) {
+        Reason::OnBehalfOfRequired
+    } else if !covering.is_empty() {
+        Reason::NotStarted
+    } else if !admitted.is_empty() {
+        Reason::LevelExceeded
+    } else if !named.is_empty() {
+        Reason::AgentKindNotAllowed
+    } else if !of_group.is_empty() {
+        Reason::AgentNotNamed
+    } else {
+        expected_without_kinds(grants, check, now)
     }
+}
+
+/// The same rules for grants without agent kinds, which admit humans only.
+fn expected_without_kinds(grants: &[GrantTerms], check: &AccessCheck, now: Time) -> Reason {
     let of = |state: GrantState| grants.iter().filter(move |terms| terms.state(now) == state);
     let has_group = |terms: &&GrantTerms| check.groups.contains(&terms.group_id);
     let lacks_group = |terms: &&GrantTerms| !has_group(terms);
@@ -136,9 +194,7 @@ proptest! {
         let now = at(now);
         let decision = decide([], &grants, &check, now);
         prop_assert_eq!(decision.reason, expected(&grants, &check, now));
-        if check.agent_kind == AgentKind::Human {
-            prop_assert_eq!(decision.terms.is_some(), decision.reason != Reason::NoGrant);
-        }
+        prop_assert_eq!(decision.terms.is_some(), decision.reason != Reason::NoGrant);
         if decision.is_allowed() {
             let terms = decision.terms.unwrap();
             let is_allowing = |terms: &&GrantTerms| {
@@ -147,13 +203,54 @@ proptest! {
                     && check.agent_id.as_ref().map_or(terms.agent_ids.is_empty(), |agent| {
                         terms.names(agent)
                     })
-                    && terms.access_level >= check.required_level
+                    && terms.level_of(check.agent_kind) >= Some(check.required_level)
+                    && (check.on_behalf_of.is_some()
+                        || !terms.agent_kinds.get(check.agent_kind).unwrap().on_behalf_of_required)
             };
             prop_assert!(is_allowing(&terms));
             let end = |terms: &GrantTerms| terms.expire_time.unwrap_or(Time::MAX_UTC);
             let latest = grants.iter().filter(is_allowing).map(end).max();
             prop_assert_eq!(Some(end(terms)), latest, "the grant that ends last must decide");
         }
+    }
+
+    #[test]
+    fn agent_kinds_change_nothing_for_humans(
+        grants in vec(terms(), 0..8), check in check(), now in 0..40_i64,
+    ) {
+        let now = at(now);
+        let human = AccessCheck { agent_kind: AgentKind::Human, ..check.clone() };
+        let without_kinds = |terms: &GrantTerms| {
+            GrantTerms { agent_kinds: AdmittedKinds::HUMAN, ..terms.clone() }
+        };
+        let old: Vec<_> = grants.iter().map(without_kinds).collect();
+        let reason = expected_without_kinds(&old, &human, now);
+        prop_assert_eq!(decide([], &old, &human, now).reason, reason);
+
+        // Any kinds: a human has the access of the grants that admit humans, at their levels.
+        let for_humans: Vec<_> = grants
+            .iter()
+            .filter_map(|terms| {
+                let access_level = terms.level_of(AgentKind::Human)?;
+                Some(GrantTerms { access_level, ..without_kinds(terms) })
+            })
+            .collect();
+        let is_allowed = expected_without_kinds(&for_humans, &human, now).is_allowed();
+        prop_assert_eq!(decide([], &grants, &human, now).is_allowed(), is_allowed);
+    }
+
+    #[test]
+    fn a_grant_for_humans_admits_no_other_agent(
+        grants in vec(terms(), 0..8), check in check(), now in 0..40_i64,
+    ) {
+        let kinds = [AgentKind::Ai, AgentKind::Service, check.agent_kind];
+        let other = kinds.into_iter().rfind(|kind| *kind != AgentKind::Human).unwrap();
+        let check = AccessCheck { agent_kind: other, ..check };
+        let for_humans: Vec<_> = grants
+            .into_iter()
+            .map(|terms| GrantTerms { agent_kinds: AdmittedKinds::HUMAN, ..terms })
+            .collect();
+        prop_assert!(!decide([], &for_humans, &check, at(now)).is_allowed());
     }
 
     #[test]
@@ -235,6 +332,7 @@ fn a_denial_names_a_revoked_grant_to_the_agents_group_before_a_grant_to_another_
         group_id: group("support"),
         agent_ids: BTreeSet::new(),
         access_level: AccessLevel::Admin,
+        agent_kinds: AdmittedKinds::HUMAN,
         start_time: at(0),
         expire_time: None,
         revoke_time: Some(at(5)),

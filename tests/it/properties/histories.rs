@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use proptest::{collection::vec, prelude::*, sample::Index};
 use support_access::{
     domain::{
-        AccessCheck, AccessLevel, End, EventKind, ExtendRequest, FreeText, Grant, GrantId,
-        GrantRequest, GrantState, GrantTerms, RevokeRequest, Span, TenantId, TokenKey,
-        decision::decide, time::after,
+        AccessCheck, AccessLevel, AgentKind, AgentKindEntry, End, EventKind, ExtendRequest,
+        FreeText, Grant, GrantId, GrantRequest, GrantState, GrantTerms, RevokeRequest, Span,
+        TenantId, TokenKey, decision::decide, time::after,
     },
     node::{Snapshot, message::Change},
     service::{GrantView, ServiceError},
@@ -21,11 +21,28 @@ use crate::properties::world::{
 
 #[derive(Debug, Clone)]
 enum Step {
-    Grant { tenant: usize, group: usize, level: usize, named: bool, delay: i64, hours: u64 },
-    Extend { which: Index, hours: u64 },
-    Revoke { which: Index },
-    RevokeAll { tenant: usize },
-    Wait { seconds: u64 },
+    Grant {
+        tenant: usize,
+        group: usize,
+        level: usize,
+        kinds: usize,
+        named: bool,
+        delay: i64,
+        hours: u64,
+    },
+    Extend {
+        which: Index,
+        hours: u64,
+    },
+    Revoke {
+        which: Index,
+    },
+    RevokeAll {
+        tenant: usize,
+    },
+    Wait {
+        seconds: u64,
+    },
     Sweep,
 }
 
@@ -33,11 +50,13 @@ const TENANTS: [&str; 2] = ["acme", "globex"];
 const GROUPS: [&str; 2] = ["support", "engineering"];
 
 fn step() -> impl Strategy<Value = Step> {
-    let grant = (0..2_usize, 0..2_usize, 0..3_usize, any::<bool>(), 0..3_i64, 0..4_u64).prop_map(
-        |(tenant, group, level, named, delay, hours)| Step::Grant {
+    let admitted = (0..3_usize, 0..3_usize);
+    let grant = (0..2_usize, 0..2_usize, admitted, any::<bool>(), 0..3_i64, 0..4_u64).prop_map(
+        |(tenant, group, (level, kinds), named, delay, hours)| Step::Grant {
             tenant,
             group,
             level,
+            kinds,
             named,
             delay,
             hours,
@@ -65,11 +84,15 @@ fn pick(model: &Model, which: Index) -> Option<Grant> {
 async fn take(world: &World, model: &mut Model, step: Step) {
     let now = world.now();
     match step {
-        Step::Grant { tenant: owner, group: to, level, named, delay, hours } => {
+        Step::Grant { tenant: owner, group: to, level, kinds, named, delay, hours } => {
+            let ai = AgentKindEntry { agent_kind: AgentKind::Ai, ..AgentKindEntry::HUMAN };
+            let limited = AgentKindEntry { max_access_level: Some(AccessLevel::ReadOnly), ..ai };
+            let agent_kinds = [None, Some(vec![ai]), Some(vec![AgentKindEntry::HUMAN, limited])];
             let request = GrantRequest {
                 group_id: group(GROUPS[to]),
                 agent_ids: named.then(|| agent("ada")).into_iter().collect(),
                 access_level: AccessLevel::ALL[level],
+                agent_kinds: agent_kinds[kinds].clone(),
                 start_time: after(now, Span::hours(delay.unsigned_abs())),
                 end: if hours == 0 { End::UntilRevoked } else { End::After(Span::hours(hours)) },
                 ..mk_request(&tenant(TENANTS[owner]))
@@ -151,17 +174,26 @@ async fn checks_agree(world: &World, model: &Model) {
             model.values().filter(of_owner).map(|grant| &grant.terms).collect();
         for groups in [vec!["support"], vec!["engineering"], vec!["support", "engineering"], vec![]]
         {
-            for (name, level) in [("ada", AccessLevel::ReadOnly), ("bob", AccessLevel::Admin)] {
+            for (name, required_level, agent_kind) in [
+                ("ada", AccessLevel::ReadOnly, AgentKind::Human),
+                ("bob", AccessLevel::Admin, AgentKind::Human),
+                ("ada", AccessLevel::ReadOnly, AgentKind::Ai),
+                ("bob", AccessLevel::ReadWrite, AgentKind::Ai),
+            ] {
                 let check = AccessCheck {
                     agent_id: Some(agent(name)),
                     groups: groups.iter().copied().map(group).collect(),
-                    required_level: level,
+                    required_level,
+                    agent_kind,
                     ..mk_check(&owner)
                 };
                 let expected = decide([], terms.iter().copied(), &check, now);
                 let result = world.check(&check).await;
                 assert_eq!(result.reason, expected.reason, "{check:?}");
                 assert_eq!(result.grant_id, expected.terms.map(|terms| terms.grant_id));
+                let allowing = expected.terms.filter(|_| expected.is_allowed());
+                let level = allowing.and_then(|terms| terms.level_of(agent_kind));
+                assert_eq!(result.access_level, level, "{check:?}");
             }
         }
     }

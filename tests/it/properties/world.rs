@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use chrono::TimeDelta;
 use support_access::{
     domain::{
-        AccessCheck, AccessLevel, AgentId, AgentKind, AssertedGroups, Caller, Clock as _, End,
-        FreeText, GrantRequest, GroupId, NodeId, NodeKind, RevokeRequest, Span, SupportPolicy,
-        TenantId, Ticket, Time, clock::ManualClock, time::from_micros, token::TokenEvent,
+        AccessCheck, AccessLevel, AgentId, AgentKind, AgentKindEntry, AssertedGroups, Caller,
+        Clock as _, End, FreeText, GrantRequest, GroupId, NodeId, NodeKind, RevokeRequest, Span,
+        SupportPolicy, TenantId, Ticket, Time, clock::ManualClock, time::from_micros,
+        token::TokenEvent,
     },
     node::{CheckNode, replica::Replica},
     service::{
@@ -76,7 +77,7 @@ impl World {
             live_grants_per_group: 10_000,
             max_staleness: MAX_STALENESS,
         };
-        let service = Arc::new(Service::new(replica.clone(), SupportPolicy::default(), limits));
+        let service = Arc::new(Service::new(replica.clone(), catalogue(), limits));
         let checks = Checks::new(node.clone(), Some(store.clone()));
         let stop = stop.drop_guard();
         Self { service, node, store, checks, replica, clock, node_clock, _stop: stop }
@@ -155,6 +156,13 @@ pub(crate) fn mk_check(tenant_id: &TenantId) -> AccessCheck {
 
 pub(crate) fn reference(view: &GrantView) -> GrantRef {
     GrantRef { tenant_id: view.grant.tenant_id.clone(), text: view.grant.id().to_string() }
+}
+
+/// The default catalogue, and every agent kind.
+fn catalogue() -> SupportPolicy {
+    let entry = |agent_kind| AgentKindEntry { agent_kind, ..AgentKindEntry::HUMAN };
+    let agent_kinds = AgentKind::ALL.map(entry).to_vec();
+    SupportPolicy { agent_kinds, ..SupportPolicy::default() }
 }
 
 /// A grant to `support` for an hour, from now.

@@ -13,8 +13,8 @@ use support_access::{
         proto::replication::v1::{self as rpb, follow_request, follow_response},
     },
     domain::{
-        AcceptedClock, AccessLevel, AgentId, Epoch, GrantId, GrantTerms, GroupId, NodeId, NodeKind,
-        Now, Position, Revision, TenantId, Time, TokenKey, Violations,
+        AcceptedClock, AccessLevel, AdmittedKinds, AgentId, Epoch, GrantId, GrantTerms, GroupId,
+        NodeId, NodeKind, Now, Position, Revision, TenantId, Time, TokenKey, Violations,
         clock::ManualClock,
         time::{SECONDS_MAX, SECONDS_MIN, from_micros},
     },
@@ -29,6 +29,8 @@ use support_access::{
     store::Retained,
 };
 use uuid::Uuid;
+
+use crate::properties::decisions::kinds;
 
 mod locks;
 
@@ -95,14 +97,15 @@ fn grants() -> impl Strategy<Value = (TenantId, Retained, GrantTerms)> {
     let levels = prop::sample::select(AccessLevel::ALL.to_vec());
     let retained = prop_oneof![Just(Retained::Live), Just(Retained::LastEnded)];
     let ends = (times(), option::of(times()), option::of(times()));
-    (names, uuids(), levels, retained, ends).prop_map(
-        |((tenant, group, agents), grant_id, access_level, retained, ends)| {
+    (names, uuids(), (levels, kinds()), retained, ends).prop_map(
+        |((tenant, group, agents), grant_id, (access_level, agent_kinds), retained, ends)| {
             let agents = agents.iter().map(|agent| AgentId::new(agent).unwrap());
             let terms = GrantTerms {
                 grant_id: GrantId(grant_id),
                 group_id: GroupId::new(&group).unwrap(),
                 agent_ids: agents.collect::<BTreeSet<_>>(),
                 access_level,
+                agent_kinds,
                 start_time: ends.0,
                 expire_time: ends.1,
                 revoke_time: ends.2,
@@ -195,6 +198,7 @@ fn grant(tenant: &str, group: &str) -> (TenantId, Retained, GrantTerms) {
         group_id: GroupId::new(group).unwrap(),
         agent_ids: BTreeSet::new(),
         access_level: AccessLevel::Admin,
+        agent_kinds: AdmittedKinds::HUMAN,
         start_time: time,
         expire_time: Some(time),
         revoke_time: None,
@@ -222,7 +226,7 @@ fn messages_contain_group_and_tenant_ids_once() {
 
     let thousand = vec![grant("acme", "support"); 1_000];
     let bytes = response(ToFollower::SnapshotGrants(thousand)).encoded_len();
-    assert!(bytes <= 42 * 1_000, "{bytes}");
+    assert!(bytes <= 46 * 1_000, "{bytes}");
 }
 
 /// The messages in which a node sends these changes to a follower.
@@ -349,13 +353,18 @@ fn invalid_responses_are_rejected_by_field() {
         parse(Message::SnapshotGrants(message))
     };
     assert!(snapshot(|_| {}).is_ok());
-    let cases: [Invalid; 7] = [
+    let cases: [Invalid; 11] = [
         (|message| message.group_ids[0] = " ".into(), "group_ids[0]"),
         (|message| message.grants[1].group_index = 1, "grants[1].group_index"),
         (|message| message.grants[0].tenant_id.clear(), "grants[0].tenant_id"),
         (|message| message.grants[1].grant_id.clear(), "grants[1].grant_id"),
         (|message| message.grants[1].access_level = 0, "grants[1].access_level"),
         (|message| message.grants[1].agent_ids = vec!["a".into(); 101], "grants[1].agent_ids"),
+        // An empty list must not admit every kind.
+        (|message| message.grants[1].agent_kinds.clear(), "grants[1].agent_kinds"),
+        (|message| message.grants[1].agent_kinds[0].agent_kind = 0, "grants[1].agent_kinds"),
+        (|message| message.grants[1].agent_kinds[0].max_access_level = 9, "grants[1].agent_kinds"),
+        (|message| message.grants[1].agent_kinds.extend_from_within(..), "grants[1].agent_kinds"),
         (|message| message.grants[1].expire_time_us = Some(i64::MIN), "grants[1].expire_time_us"),
     ];
     for (change, field) in cases {

@@ -6,7 +6,10 @@ use chrono::TimeDelta;
 use futures::{FutureExt, future::join_all};
 use rand::RngExt;
 use support_access::{
-    domain::{Clock, FreeText, PolicyOverrides, Revision, Span, Time, time::from_micros},
+    domain::{
+        AccessLevel, AdmittedKinds, AgentKind, AgentKindEntry, Clock, FreeText, PolicyOverrides,
+        Revision, Span, Time, time::from_micros,
+    },
     store::{RequestPart, Store, StoreError, Transaction},
 };
 use tokio::time::{Instant, timeout};
@@ -28,6 +31,12 @@ pub async fn events_are_read_as_written(bench: &Bench) {
     let now = change.now();
     let mut grant = new_grant("Ünïcode & 'co'", "support", now + TimeDelta::microseconds(1));
     grant.terms.agent_ids = ["b\"ob", "ann", "支援"].into_iter().map(agent).collect();
+    let ai = AgentKindEntry {
+        agent_kind: AgentKind::Ai,
+        max_access_level: Some(AccessLevel::ReadOnly),
+        on_behalf_of_required: true,
+    };
+    grant.terms.agent_kinds = AdmittedKinds::new([ai, AgentKindEntry::HUMAN]).unwrap();
     let made = change.append(granted(grant)).await.unwrap();
     let moved = change.append(extended(&grant_of(&made), None)).await.unwrap();
     let ended = change.append(revoked(&grant_of(&moved), now)).await.unwrap();

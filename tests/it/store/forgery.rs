@@ -107,19 +107,17 @@ pub async fn a_grant_that_differs_from_its_events_is_not_used(bench: &Bench) {
     let grants = Grants::make(&store).await;
     save(bench, &["grants"]).await;
     let (acme, ended) = (grants.acme.id(), grants.revoked.id());
+    let set = |values: &str| format!("UPDATE grants SET {values} WHERE grant_id = '{acme}'");
     let undo = "revoke_time = NULL, revoker = NULL, revoke_reason = NULL, ended_sequence = NULL";
     for (forgery, unused) in [
         (format!("UPDATE grants SET {undo} WHERE grant_id = '{ended}'"), ended),
-        (format!("UPDATE grants SET access_level = 3 WHERE grant_id = '{acme}'"), acme),
-        (format!("UPDATE grants SET group_id = 'x' WHERE grant_id = '{acme}'"), acme),
-        (
-            format!(
-                "UPDATE grants SET tenant_id = 'bolt', create_sequence = 9, sequence = 9 \
-                  WHERE grant_id = '{acme}'"
-            ),
-            acme,
-        ),
-        (format!("UPDATE grants SET agent_ids = '[3]' WHERE grant_id = '{acme}'"), acme),
+        (set("access_level = 3"), acme),
+        (set("group_id = 'x'"), acme),
+        (set("tenant_id = 'bolt', create_sequence = 9, sequence = 9"), acme),
+        (set("agent_ids = '[3]'"), acme),
+        (set(r#"agent_kinds = '[{"agent_kind":"AI"}]'"#), acme),
+        (set(r#"agent_kinds = '[{"agent_kind":"HUMAN"},{"agent_kind":"AI"}]'"#), acme),
+        (set("agent_kinds = '[{}]'"), acme),
         (format!("DELETE FROM grants WHERE grant_id = '{acme}'"), acme),
     ] {
         bench.forge(forgery.clone()).await;
@@ -131,7 +129,7 @@ pub async fn a_grant_that_differs_from_its_events_is_not_used(bench: &Bench) {
         assert_eq!(used(&store).await, (grants.ids(), Vec::new()), "after {forgery}");
         assert_eq!(forgeries(&store).await, 0, "after {forgery}");
     }
-    let columns = "tenant_id, sequence, group_id, agent_ids, start_time, expire_time, reason, \
+    let columns = "tenant_id, sequence, group_id, agent_ids, agent_kinds, start_time, expire_time, reason, \
                    ticket, create_time, creator";
     let insert = |grant_id: &str| {
         format!(

@@ -3,7 +3,10 @@
 use chrono::TimeDelta;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use support_access::{
-    domain::{AccessLevel, Attribution, FreeText, Grant, GrantState, PolicyOverrides, Span, Time},
+    domain::{
+        AccessLevel, AdmittedKinds, AgentKind, AgentKindEntry, Attribution, FreeText, Grant,
+        GrantState, PolicyOverrides, Span, Time,
+    },
     store::{
         EventFilter, EventQuery, GrantFilter, GrantQuery, ListOrder, NewEvent, PageBounds,
         QueryScope, Store, Transaction,
@@ -118,10 +121,22 @@ fn random_grant(rng: &mut StdRng, now: Time) -> Grant {
     let terms = &mut grant.terms;
     terms.access_level = *AccessLevel::ALL.choose(rng).unwrap();
     terms.expire_time = rng.random_bool(0.8).then(|| around(rng, now));
+    terms.agent_kinds = random_kinds(rng);
     let agents = rng.random_range(0..4);
     terms.agent_ids = (0..agents).map(|_| agent(AGENTS.choose(rng).unwrap())).collect();
     grant.create_time = now;
     grant
+}
+
+fn random_kinds(rng: &mut StdRng) -> AdmittedKinds {
+    let end = rng.random_range(1..=3);
+    let start = rng.random_range(0..end);
+    let entries = AgentKind::ALL[start..end].iter().map(|agent_kind| AgentKindEntry {
+        agent_kind: *agent_kind,
+        max_access_level: AccessLevel::ALL.get(rng.random_range(0..6)).copied(),
+        on_behalf_of_required: rng.random_bool(0.5),
+    });
+    AdmittedKinds::new(entries).unwrap()
 }
 
 fn random_policy(rng: &mut StdRng) -> NewEvent {

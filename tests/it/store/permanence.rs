@@ -130,7 +130,7 @@ fn object_attacks() -> Vec<String> {
         (
             "grants",
             "tenant_id = 'bolt'|create_sequence = 9|create_revision = 9|group_id = 'x'|reason = 'x'\
-             |agent_ids = '[]'|access_level = 3|start_time = 1|ticket = 'x'|create_time = 1\
+             |agent_ids = '[]'|access_level = 3|agent_kinds = '[{}]'|start_time = 1|ticket = 'x'|create_time = 1\
              |creator = 'x'",
         ),
         (
@@ -250,13 +250,17 @@ pub async fn enums_are_checked(bench: &Bench) {
     };
     let grant = "INSERT INTO grants (tenant_id, create_sequence, sequence, create_revision, \
                  grant_id, \
-                 group_id, agent_ids, access_level, start_time, reason, ticket, create_time, \
-                 creator) \
+                 group_id, agent_ids, access_level, agent_kinds, start_time, reason, ticket, \
+                 create_time, creator) \
                  SELECT tenant_id, 2, 2, 2, "
         .to_owned()
-        + ID
-        + ", group_id, agent_ids, 4, start_time, reason, ticket, create_time, creator FROM grants \
-           WHERE create_sequence = 1";
+        + ID;
+    let grant = |level: &str, kinds: &str| {
+        format!(
+            "{grant}, group_id, agent_ids, {level}, {kinds}, start_time, reason, ticket, \
+             create_time, creator FROM grants WHERE create_sequence = 1"
+        )
+    };
     for (sql, constraint) in [
         (event("granted_again", "NULL", "NULL"), "events_kind_check"),
         (event("granted", "NULL", "NULL"), "events_grant_id_check"),
@@ -267,7 +271,8 @@ pub async fn enums_are_checked(bench: &Bench) {
         (lock("agent_kind", "ROBOT", "vendor"), "locks_target_id_check"),
         (lock("everything", "x", "vendor"), "locks_target_id_check"),
         (lock("everything", "", "operator"), "locks_party_check"),
-        (grant, "grants_access_level_check"),
+        (grant("4", "agent_kinds"), "grants_access_level_check"),
+        (grant("3", "'[]'"), "grants_agent_kinds_check"),
     ] {
         let error = bench.sql(sql.clone()).await.expect_err(&sql).to_string();
         assert!(error.contains(constraint), "{sql}: {error}");

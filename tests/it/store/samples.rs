@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 use chrono::TimeDelta;
 use support_access::{
     domain::{
-        AccessLevel, Ack, AgentId, Attribution, Enforced, Event, EventKind, FreeText, Grant,
-        GrantId, GrantTerms, GroupId, NodeId, PolicyOverrides, RequestId, Revision, Revocation,
-        SupportPolicy, TenantId, Ticket, Time, ids::Actor,
+        AccessLevel, Ack, AdmittedKinds, AgentId, Attribution, Enforced, Event, EventKind,
+        FreeText, Grant, GrantId, GrantTerms, GroupId, NodeId, PolicyOverrides, RequestId,
+        Revision, Revocation, SupportPolicy, TenantId, Ticket, Time, ids::Actor,
     },
     store::{
         EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, IdempotencyKey, Listed,
@@ -47,6 +47,7 @@ pub fn new_grant(tenant_id: &str, group_id: &str, now: Time) -> Grant {
             group_id: group(group_id),
             agent_ids: BTreeSet::new(),
             access_level: AccessLevel::ReadWrite,
+            agent_kinds: AdmittedKinds::HUMAN,
             start_time: now,
             expire_time: Some(now + TimeDelta::hours(1)),
             revoke_time: None,

@@ -202,6 +202,11 @@ pub async fn a_row_that_differs_from_the_history_is_detected_until_it_is_restore
         ("grants", "UPDATE grants SET sequence = sequence - 1 WHERE create_sequence = 1", 1),
         ("grants", "UPDATE grants SET reason = 'x' WHERE create_sequence = 1", 1),
         ("grants", "UPDATE grants SET agent_ids = '[3]' WHERE create_sequence = 1", 1),
+        (
+            "grants",
+            r#"UPDATE grants SET agent_kinds = '[{"agent_kind":"AI"}]' WHERE create_sequence = 1"#,
+            1,
+        ),
         ("grants", "UPDATE grants SET create_revision = 99 WHERE create_sequence = 1", 1),
         ("grants", "DELETE FROM grants WHERE create_sequence = 1", 1),
         // The grant of the tenant is missing, and the other tenant has one too many.

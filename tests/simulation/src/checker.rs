@@ -15,12 +15,12 @@ use tokio::{
 };
 
 use crate::{
-    check::{GrantKey, access_check, decision},
+    check::{GrantKey, access_check, access_checks, decision},
     clocks::DatabaseClock,
     counts::Counts,
     domain::{
-        Epoch, Event, GrantId, GrantTerms, LockTerms, NodeId, Position, Reason, Revision, TenantId,
-        Time, time::between,
+        AccessCheck, AgentKind, Epoch, Event, GrantId, GrantTerms, LockTerms, NodeId, Position,
+        Reason, Revision, TenantId, Time, time::between,
     },
     model::{LogModel, elapsed_at},
     node::{CheckNode, ReadView},
@@ -247,8 +247,8 @@ impl Checker {
         let grants = self.state.lock().recent_grants.clone();
         let read_view = node.read_view();
         self.verify_snapshot(name, node, &read_view);
-        for grant in &grants {
-            self.verify_decision(name, node.id(), &read_view, grant);
+        for check in grants.iter().flat_map(access_checks) {
+            self.verify_decision(name, node.id(), &read_view, &check);
         }
     }
 
@@ -256,7 +256,7 @@ impl Checker {
     pub(crate) fn check(&self, name: &str, node: &CheckNode, grant: &GrantKey) -> Reason {
         let read_view = node.read_view();
         self.verify_snapshot(name, node, &read_view);
-        self.verify_decision(name, node.id(), &read_view, grant)
+        self.verify_decision(name, node.id(), &read_view, &access_check(grant))
     }
 
     fn verify_decision(
@@ -264,9 +264,9 @@ impl Checker {
         name: &str,
         node_id: NodeId,
         read_view: &ReadView,
-        grant: &GrantKey,
+        check: &AccessCheck,
     ) -> Reason {
-        let (reason, decided_by) = decision(read_view, grant);
+        let (reason, decided_by) = decision(read_view, check);
         let mut state = self.state.lock();
         if let Some((grant_id, end)) = decided_by {
             let position = read_view.view.snapshot().position();
@@ -289,22 +289,22 @@ impl Checker {
             && let Some((grant_id, _)) = decided_by
         {
             state.counts.allowed += 1;
+            state.counts.allowed_ai += u64::from(check.agent_kind == AgentKind::Ai);
             // A node reads the clock with each renewal of its lease.
             let now = self.clock.earliest_within(self.max_staleness * 102 / 100);
             let latest = self.clock.latest();
-            let check = access_check(grant);
             let observed = self.observed.lock();
             let elapsed =
                 |revision, span| observed.has_elapsed(node_id, revision, span, &self.clock);
-            let may_allow = |log: &LogModel| log.may_allow(&check, grant_id, now, latest, elapsed);
+            let may_allow = |log: &LogModel| log.may_allow(check, grant_id, now, latest, elapsed);
             if !may_allow(&state.log) && !state.earlier_log().is_some_and(may_allow) {
                 let enforced = state.log.enforced;
                 let revision = read_view.view.snapshot().revision();
                 drop(state);
                 self.violation(format!(
-                    "{name} allows {} {} at r{revision}, but r{enforced} is enforced, at {}",
-                    grant.tenant_id,
-                    grant.group_id,
+                    "{name} allows {} {:?} at r{revision}, but r{enforced} is enforced, at {}",
+                    check.tenant_id,
+                    check.agent_kind,
                     now.format("%H:%M:%S%.6f")
                 ));
             }
@@ -384,7 +384,8 @@ impl State {
             let (tenant_id, group_id) = (tenant_id.clone(), terms.group_id.clone());
             GrantKey { tenant_id, group_id }
         });
-        let affected = live.filter(|grant| lock.matches(&access_check(grant))).max();
+        let affected =
+            live.filter(|grant| access_checks(grant).iter().any(|it| lock.matches(it))).max();
         if let Some(grant) = affected {
             self.add_recent_grant(grant);
         }

@@ -17,6 +17,8 @@ pub struct Counts {
     pub checks: u64,
     /// Checks that were allowed.
     pub allowed: u64,
+    /// Checks of AI agents that were allowed.
+    pub allowed_ai: u64,
     /// Checks that were denied because the node had no valid lease.
     pub stale: u64,
     /// Checks that were denied because of a lock.
@@ -34,6 +36,7 @@ impl Add for Counts {
             pending: self.pending + other.pending,
             checks: self.checks + other.checks,
             allowed: self.allowed + other.allowed,
+            allowed_ai: self.allowed_ai + other.allowed_ai,
             stale: self.stale + other.stale,
             locked: self.locked + other.locked,
         }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{task, time::Instant};
 
 use crate::{
+    check::is_requested,
     domain::{
         AccessCheck, Epoch, Event, EventKind, GrantId, GrantTerms, LockTerms, Position, Revision,
         TenantId, Time, time::between,
@@ -198,7 +199,10 @@ impl LogModel {
         let denies = |lock: &LockTerms| lock.matches(check) && lock.applies_at(latest);
         let enforced = usize::try_from(self.enforced).unwrap_or(0);
         self.states.iter().skip(enforced).any(|state| {
-            state.grants.get(&key).is_some_and(|(_, terms)| is_active(terms))
+            state
+                .grants
+                .get(&key)
+                .is_some_and(|(_, terms)| is_active(terms) && is_requested(&terms.group_id, check))
                 && !is_over(state)
                 && !state.locks.values().any(denies)
         })

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 
 use crate::{
     clocks::DRIFT_MAX,
-    domain::{AccessLevel, GroupId, SupportPolicy},
+    domain::{AccessLevel, AgentKind, AgentKindEntry, GroupId, SupportPolicy},
     random::Random,
 };
 
@@ -108,9 +108,11 @@ pub(crate) fn wall_offset(random: &Random) -> TimeDelta {
     TimeDelta::milliseconds(offset - i64::try_from(most).unwrap_or(0))
 }
 
-/// The support policy of the vendor: some groups, up to the highest level.
+/// The support policy of the vendor: some groups, up to the highest level, and humans and AI
+/// agents.
 pub(crate) fn catalogue() -> SupportPolicy {
     let mut policy = SupportPolicy::default();
+    policy.agent_kinds.push(AgentKindEntry { agent_kind: AgentKind::Ai, ..AgentKindEntry::HUMAN });
     let template = policy.groups[0].clone();
     policy.groups = (0..GROUPS)
         .map(|number| {

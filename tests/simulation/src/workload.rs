@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    check::{GrantKey, agent_id},
+    check::{GrantKey, agent_id, human_id, requested_kinds},
     cluster::{Cluster, Machine, RunningNode},
     domain::{
         AcceptClockRequest, AccessLevel, AgentKind, Caller, End, ExtendRequest, FreeText,
@@ -134,7 +134,7 @@ impl Workload {
             tenant_id: grant.tenant_id.clone(),
             group_id: grant.group_id.clone(),
             agent_ids: BTreeSet::new(),
-            agent_kinds: None,
+            agent_kinds: requested_kinds(&grant.group_id),
             access_level: AccessLevel::Admin,
             start_time,
             end,
@@ -209,7 +209,10 @@ impl Workload {
             3 => (None, LockTarget::AgentKind(AgentKind::Human)),
             4 => (own, LockTarget::AgentKind(AgentKind::Human)),
             5 => (own, LockTarget::Agent(agent_id())),
-            6 | 7 => (own, LockTarget::Group(grant.group_id.clone())),
+            6 => (None, LockTarget::AgentKind(AgentKind::Ai)),
+            7 => (own, LockTarget::AgentKind(AgentKind::Ai)),
+            8 => (own, LockTarget::Agent(human_id())),
+            9 | 10 => (own, LockTarget::Group(grant.group_id.clone())),
             _ => (own, LockTarget::Everything),
         };
         let is_wide = tenant_id.is_none();

@@ -93,7 +93,8 @@ fn random_histories_keep_the_guarantees() {
         failed.len(),
         outcomes.len()
     );
-    let has_checks = counts.allowed > 0 && counts.stale > 0 && counts.locked > 0;
+    let is_allowed = counts.allowed > counts.allowed_ai && counts.allowed_ai > 0;
+    let has_checks = is_allowed && counts.stale > 0 && counts.locked > 0;
     assert!(has_checks, "the checks must include all decisions: {counts:?}");
     let has_changes = counts.complete > counts.acknowledged && counts.acknowledged > 0;
     assert!(has_changes, "changes must be enforced with and without expired leases: {counts:?}");

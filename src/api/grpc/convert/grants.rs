@@ -125,11 +125,17 @@ pub(super) fn terms(tenant_id: TenantId, terms: GrantTerms, state: GrantState) -
         group_id,
         agent_ids,
         access_level,
+        agent_kinds,
         start_time,
         expire_time,
         revoke_time,
         is_expired: _,
     } = terms;
+    // A grant states the effective level of each kind.
+    let kinds = agent_kinds.entries().map(|entry| {
+        let level = entry.max_access_level.map_or(access_level, |max| max.min(access_level));
+        AgentKindEntry { max_access_level: Some(level), ..entry }
+    });
     let agent_ids: Vec<String> = agent_ids.into_iter().map(String::from).collect();
     pb::Grant {
         grant_id: grant_id.to_string(),
@@ -137,7 +143,7 @@ pub(super) fn terms(tenant_id: TenantId, terms: GrantTerms, state: GrantState) -
         group_id: group_id.into(),
         named_agents: (!agent_ids.is_empty()).then_some(pb::NamedAgents { agent_ids }),
         access_level: access_level.to_proto(),
-        agent_kinds: Some(agent_kinds(&[AgentKindEntry::HUMAN])),
+        agent_kinds: Some(self::agent_kinds(kinds)),
         state: state.to_proto(),
         start_time: Some(timestamp(start_time)),
         expire_time: expire_time.map(timestamp),
@@ -170,16 +176,17 @@ pub(in crate::api::grpc) fn grants(views: Vec<GrantView>) -> Vec<pb::Grant> {
     views.into_iter().map(grant).collect()
 }
 
-pub(super) fn agent_kinds(kinds: &[AgentKindEntry]) -> pb::AgentKinds {
-    let entry = |entry: &AgentKindEntry| {
-        let AgentKindEntry { agent_kind, max_access_level, on_behalf_of_required } = *entry;
-        pb::AgentKindEntry {
-            agent_kind: agent_kind.to_proto(),
-            max_access_level: max_access_level.map(ProtoEnum::to_proto).unwrap_or_default(),
-            on_behalf_of_required,
-        }
-    };
-    pb::AgentKinds { entries: kinds.iter().map(entry).collect() }
+pub(super) fn agent_kinds(entries: impl IntoIterator<Item = AgentKindEntry>) -> pb::AgentKinds {
+    pb::AgentKinds { entries: entries.into_iter().map(agent_kind_entry).collect() }
+}
+
+pub(super) fn agent_kind_entry(entry: AgentKindEntry) -> pb::AgentKindEntry {
+    let AgentKindEntry { agent_kind, max_access_level, on_behalf_of_required } = entry;
+    pb::AgentKindEntry {
+        agent_kind: agent_kind.to_proto(),
+        max_access_level: max_access_level.map(ProtoEnum::to_proto).unwrap_or_default(),
+        on_behalf_of_required,
+    }
 }
 
 pub(in crate::api::grpc) fn extended(outcome: ExtendOutcome) -> pb::ExtendAccessResponse {

@@ -209,7 +209,7 @@ pub(in crate::api::grpc) fn support_policy(
         reason_required: *reason_required,
         ticket_required: *ticket_required,
         max_schedule_ahead: Some(duration(max_schedule_ahead.0)),
-        agent_kinds: Some(agent_kinds(kinds)),
+        agent_kinds: Some(agent_kinds(kinds.iter().copied())),
         etag,
     }
 }
@@ -254,6 +254,6 @@ pub(in crate::api::grpc) fn policy_overrides(overrides: &PolicyOverrides) -> pb:
         reason_required: *reason_required,
         ticket_required: *ticket_required,
         max_schedule_ahead: max_schedule_ahead.map(|span| duration(span.0)),
-        agent_kinds: kinds.as_deref().map(agent_kinds),
+        agent_kinds: kinds.as_ref().map(|kinds| agent_kinds(kinds.iter().copied())),
     }
 }

@@ -6,13 +6,17 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        AgentId, Grant, GrantId, GrantTerms, GroupId, Revocation, TenantId, Ticket, ids::Actor,
+        AdmittedKinds, AgentId, Grant, GrantId, GrantTerms, GroupId, Revocation, TenantId, Ticket,
+        ids::Actor,
     },
     store::{
         StoreError,
         sql::rows::{free_text, from_json, level, maybe_time, parse, time},
     },
 };
+
+/// [`AdmittedKinds::HUMAN`] as stored.
+const HUMAN: &str = r#"[{"agent_kind":"HUMAN"}]"#;
 
 row! {
     /// The part of a row of `grants` that decides checks.
@@ -22,6 +26,7 @@ row! {
         group_id: String,
         agent_ids: String,
         access_level: i64,
+        agent_kinds: String,
         start_time: i64,
         expire_time: Option<i64>,
         revoke_time: Option<i64>,
@@ -52,6 +57,7 @@ impl GrantTermsRow {
             group_id: parse("group_id", self.group_id, GroupId::new)?,
             agent_ids: agents(&self.agent_ids)?,
             access_level: level(self.access_level)?,
+            agent_kinds: kinds(&self.agent_kinds)?,
             start_time: time("start_time", self.start_time)?,
             expire_time: maybe_time("expire_time", self.expire_time)?,
             revoke_time: maybe_time("revoke_time", self.revoke_time)?,
@@ -59,6 +65,11 @@ impl GrantTermsRow {
         };
         Ok((parse("tenant_id", self.tenant_id, TenantId::new)?, terms))
     }
+}
+
+/// Skips the parser for the usual case: most grants admit humans only.
+fn kinds(json: &str) -> Result<AdmittedKinds, StoreError> {
+    if json == HUMAN { Ok(AdmittedKinds::HUMAN) } else { from_json("agent_kinds", json) }
 }
 
 /// Skips the parser for the usual case: most grants name no agent.
@@ -97,5 +108,21 @@ impl GrantRow {
             create_sequence: self.create_sequence,
             sequence: self.sequence,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sql::rows::to_json;
+
+    #[test]
+    fn the_usual_kinds_are_recognized_as_stored() {
+        assert_eq!(to_json(&AdmittedKinds::HUMAN).unwrap(), HUMAN);
+        assert_eq!(kinds(HUMAN).unwrap(), AdmittedKinds::HUMAN);
+        assert_eq!(from_json::<AdmittedKinds>("agent_kinds", HUMAN).unwrap(), AdmittedKinds::HUMAN);
+        for json in ["[]", r#"[{"agent_kind":"HUMAN"},{"agent_kind":"HUMAN"}]"#, "[{}]"] {
+            assert!(kinds(json).is_err(), "{json}");
+        }
     }
 }

@@ -12,7 +12,8 @@ use crate::{
 };
 
 pub(super) const TERMS: &str = "g.tenant_id, g.grant_id, g.group_id, g.agent_ids, g.access_level, \
-                                g.start_time, g.expire_time, g.revoke_time, g.ended_sequence";
+                                g.agent_kinds, g.start_time, g.expire_time, g.revoke_time, \
+                                g.ended_sequence";
 /// The columns besides [`TERMS`].
 pub(super) const REST: &str = "g.reason, g.ticket, g.create_time, g.creator, g.revoker, \
                                g.revoke_reason, g.create_sequence, g.sequence";
@@ -113,9 +114,9 @@ pub(in crate::store) fn insert(
 ) -> Result<Statement, StoreError> {
     let terms = &grant.terms;
     let sql = "INSERT INTO grants (tenant_id, create_sequence, sequence, create_revision, \
-               grant_id, group_id, agent_ids, access_level, start_time, expire_time, reason, \
-               ticket, create_time, creator) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+               grant_id, group_id, agent_ids, access_level, agent_kinds, start_time, \
+               expire_time, reason, ticket, create_time, creator) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
     let values = vec![
         (&grant.tenant_id).into(),
         grant.create_sequence.into(),
@@ -125,6 +126,7 @@ pub(in crate::store) fn insert(
         terms.group_id.as_str().into(),
         to_json(&terms.agent_ids)?.into(),
         level_number(terms.access_level).into(),
+        to_json(&terms.agent_kinds)?.into(),
         terms.start_time.into(),
         terms.expire_time.into(),
         grant.reason.as_str().into(),

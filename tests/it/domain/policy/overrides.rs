@@ -50,26 +50,6 @@ fn an_effective_policy_is_never_less_strict_than_the_catalogue() {
 }
 
 #[test]
-fn a_tenant_can_narrow_agent_kinds() {
-    let narrower = AgentKindEntry {
-        max_access_level: Some(AccessLevel::ReadOnly),
-        on_behalf_of_required: true,
-        ..AgentKindEntry::HUMAN
-    };
-    let own = PolicyOverrides { agent_kinds: Some(vec![narrower]), ..PolicyOverrides::default() };
-    let policy = SupportPolicy::default().narrowed_by(&own);
-    assert_eq!(policy.agent_kinds, [narrower]);
-    let request = GrantRequest { access_level: AccessLevel::ReadWrite, ..mk_request() };
-    assert_forbidden(
-        policy.check_grant(&request, now()),
-        &[("agent_kinds", Reason::AgentKindNotAllowed)],
-        &[("max_access_level", "READ_ONLY")],
-    );
-    let none = PolicyOverrides { agent_kinds: Some(Vec::new()), ..PolicyOverrides::default() };
-    assert_eq!(SupportPolicy::default().narrowed_by(&none).agent_kinds, []);
-}
-
-#[test]
 fn overrides_that_exceed_the_catalogue_are_forbidden_by_field() {
     let catalogue = SupportPolicy {
         until_revoked_allowed: false,

@@ -28,7 +28,9 @@ fn the_example_is_valid_and_has_the_defaults() {
     assert_eq!(example.common.limits, default.common.limits);
     assert_eq!(example.max_staleness, default.max_staleness);
     assert_eq!(example.common.auth.issuers().count(), 1);
-    let policy = SupportPolicy { groups: default.policy.groups.clone(), ..example.policy };
+    assert_eq!(example.policy.agent_kinds.len(), 2);
+    let SupportPolicy { groups, agent_kinds, .. } = default.policy.clone();
+    let policy = SupportPolicy { groups, agent_kinds, ..example.policy };
     assert_eq!(policy, default.policy);
 }
 
@@ -43,6 +45,7 @@ fn fields<T: DeserializeOwned>(text: &str) -> Vec<String> {
 fn the_example_contains_every_key_of_every_section() {
     let issuer = "[[issuers]]\nunknown = 1";
     let group = "[[groups]]\nunknown = 1";
+    let kind = "[[agent_kinds]]\nunknown = 1";
     let all = [
         fields::<AuthConfig>("unknown = 1"),
         fields::<AuthConfig>(issuer),
@@ -51,9 +54,9 @@ fn the_example_contains_every_key_of_every_section() {
         fields::<MappingConfig>("unknown = 1"),
         fields::<SupportPolicy>("unknown = 1"),
         fields::<SupportPolicy>(group),
+        fields::<SupportPolicy>(kind),
     ];
-    // The example omits `agent_kinds`, because the only valid value is the default.
-    for field in all.iter().flatten().filter(|field| *field != "agent_kinds") {
+    for field in all.iter().flatten() {
         let is_key = |line: &str| line.starts_with(&format!("{field} ="));
         let is_table = |line: &str| line.contains(&format!("{field}]"));
         assert!(EXAMPLE.lines().any(|line| is_key(line) || is_table(line)), "{field}");

@@ -8,13 +8,15 @@ use crate::{
         grpc::convert::{
             enums::ProtoEnum,
             fields::Parsed,
+            grants::agent_kind_entry,
             replication::{malformed, out_of_range, parse_time, parse_uuid},
         },
-        proto::replication::v1 as rpb,
+        proto::{replication::v1 as rpb, v1 as pb},
     },
     domain::{
-        AccessLevel, AgentId, GrantId, GrantTerms, GroupId, TenantId, ViolationReason,
-        grant::AGENTS_MAX, ids::TextError, violation::Violations,
+        AccessLevel, AdmittedKinds, AgentId, AgentKind, AgentKindEntry, GrantId, GrantTerms,
+        GroupId, TenantId, ViolationReason, grant::AGENTS_MAX, ids::TextError,
+        violation::Violations,
     },
     store::Retained,
 };
@@ -40,6 +42,7 @@ impl<'a> GrantWriter<'a> {
             group_id,
             agent_ids,
             access_level,
+            agent_kinds,
             start_time,
             expire_time,
             revoke_time,
@@ -55,6 +58,7 @@ impl<'a> GrantWriter<'a> {
             expire_time_us: expire_time.map(|time| time.timestamp_micros()),
             revoke_time_us: revoke_time.map(|time| time.timestamp_micros()),
             ended: *retained == Retained::LastEnded,
+            agent_kinds: agent_kinds.entries().map(agent_kind_entry).collect(),
         }
     }
 
@@ -93,6 +97,7 @@ impl GrantReader {
             expire_time_us,
             revoke_time_us,
             ended,
+            agent_kinds,
         } = message;
         let index = usize::try_from(group_index).unwrap_or(usize::MAX);
         let group_id = self.group_ids.get(index).cloned();
@@ -111,6 +116,7 @@ impl GrantReader {
             agent_ids: agent_ids.into_iter().collect(),
             access_level: access_level
                 .ok_or_else(|| malformed("access_level", "must be an access level"))?,
+            agent_kinds: parse_kinds(agent_kinds)?,
             start_time: parse_time("start_time_us", start_time_us)?,
             expire_time: expire_time_us.map(|us| parse_time("expire_time_us", us)).transpose()?,
             revoke_time: revoke_time_us.map(|us| parse_time("revoke_time_us", us)).transpose()?,
@@ -130,6 +136,23 @@ impl GrantReader {
         let missing = || Violations::of("tenant_id", ViolationReason::Required, description);
         self.tenant_id.clone().ok_or_else(missing)
     }
+}
+
+/// A missing or unknown kind must not become another one.
+fn parse_kinds(messages: Vec<pb::AgentKindEntry>) -> Parsed<AdmittedKinds> {
+    let field = "agent_kinds";
+    let parse = |message| {
+        let pb::AgentKindEntry { agent_kind, max_access_level, on_behalf_of_required } = message;
+        let max_access_level = match max_access_level {
+            0 => None,
+            level => Some(AccessLevel::from_proto(level)?),
+        };
+        let agent_kind = AgentKind::from_proto(agent_kind)?;
+        Some(AgentKindEntry { agent_kind, max_access_level, on_behalf_of_required })
+    };
+    let entries = messages.into_iter().map(parse).collect::<Option<Vec<_>>>();
+    let entries = entries.ok_or_else(|| malformed(field, "must have known kinds and levels"))?;
+    AdmittedKinds::new(entries).map_err(|error| malformed(field, &error.to_string()))
 }
 
 fn parse_ids<T>(
