@@ -388,7 +388,7 @@ pub fn unwritten(error: &dyn Display) -> Failure {
 }
 
 fn compressed() -> Status {
-    Status::unimplemented("the server does not support compressed messages; send them as they are")
+    Status::unimplemented("the server does not support this compression; send messages without it")
 }
 
 /// The error that ends a message whose caller has disconnected.

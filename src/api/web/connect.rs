@@ -28,7 +28,7 @@ use crate::api::{
     calls::ConnectionCalls,
     detached::Spawn,
     format::{Codec, Format},
-    grpc::{failure_trailers, reject_head, status_of, unwritten},
+    grpc::{Unread, failure_trailers, reject, reject_head, status_of, unwritten},
     head::GRPC_TIMEOUT,
     json::Method,
     message::BoxError,
@@ -166,12 +166,13 @@ fn codec_of(headers: &HeaderMap, method: &Arc<Method>) -> Option<(Codec, HeaderV
 /// Replaces the headers of Connect by those of gRPC, and returns whether the message is compressed.
 /// The error has the headers of a status.
 fn convert_head(headers: &mut HeaderMap) -> Result<bool, HeaderMap> {
-    let rejected = |description: &str| Err(reject_head(description).into_parts().0.headers);
+    let headers_of = |rejection: Response<tonic::body::Body>| rejection.into_parts().0.headers;
+    let rejected = |description: &str| Err(headers_of(reject_head(description)));
     let is_compressed = match single(headers, &CONTENT_ENCODING) {
         Some("gzip") => true,
         Some("identity") => false,
         None if !headers.contains_key(CONTENT_ENCODING) => false,
-        _ => return rejected("must have the Content-Encoding gzip or identity"),
+        _ => return Err(headers_of(reject(Unread::Compressed.into()))),
     };
     if headers.contains_key(VERSION) && single(headers, &VERSION) != Some("1") {
         return rejected("must have the Connect-Protocol-Version 1");

@@ -25,7 +25,7 @@ pub enum Unread {
     Malformed,
     /// Fields of the message are invalid.
     Invalid(Box<Violations>),
-    /// The message is compressed, which the server does not support.
+    /// The message is compressed in a way that the server does not support.
     Compressed,
     /// The message expands to far more bytes than were sent.
     Expanded,
