@@ -144,7 +144,7 @@ def batch(bench):
 def groups(bench):
     """One group and a hundred groups in the question."""
     ours, bare = bench.sidecar("groups"), bench.bare("bare-groups")
-    return [cpu(f"{count} groups in the question",
+    return [cpu(f"{count} groups of the check" if count > 1 else "1 group of the check",
                 pair(bench, ours, bare, asked_groups=count, calls=CALLS // 2), 1.5)
             for count in (1, 100)]
 
@@ -157,8 +157,8 @@ def crowd(bench):
     results = alternate(
         bench.runs,
         ours=contender("many", grants=10_000, grants_per_tenant=10_000, groups=100),
-        few=contender("few", grants=10_000, grants_per_tenant=10, groups=100))
-    return [cpu("10,000 live grants in the tenant", results, 1.1, theirs="few")]
+        ten=contender("few", grants=10_000, grants_per_tenant=10, groups=100))
+    return [cpu("10,000 live grants in the tenant", results, 1.1, theirs="ten")]
 
 
 def locks(bench):
@@ -168,15 +168,15 @@ def locks(bench):
         return call(bench.sidecar(name, locks=locks, **data), **data)
 
     results = alternate(bench.runs, ours=contender("many-locks", 1_000),
-                        few=contender("few-locks", 1))
-    return [cpu("1,000 locks on others", results, 1.05, theirs="few")]
+                        one=contender("few-locks", 1))
+    return [cpu("1,000 locks on others", results, 1.05, theirs="one")]
 
 
 def runtimes(bench):
     """A node with two runtimes, beside one with one. The generator shares the second core."""
     one, two = bench.sidecar("one"), bench.sidecar("two", core=f"0,{OTHER_CORE}")
-    results = alternate(bench.runs, ours=call(two), few=call(one))
-    return [cpu("two runtimes", results, 1.1, theirs="few")]
+    results = alternate(bench.runs, ours=call(two), one=call(one))
+    return [cpu("two runtimes", results, 1.1, theirs="one")]
 
 
 def latency(bench):

@@ -62,7 +62,7 @@ ROWS = {
     "batch": Row("CPU per BatchCheckAccess of 100", checks.batch),
     "crowd": Row("Live grants of the tenant", checks.crowd),
     "locks": Row("Locks on others", checks.locks),
-    "groups": Row("Groups in the question", checks.groups),
+    "groups": Row("Groups of the check", checks.groups),
     "runtimes": Row("Two runtimes", checks.runtimes),
     "cerbos": Row("Cerbos over gRPC, with an equivalent policy", checks.cerbos),
     "spicedb": Row("SpiceDB, embedded", spicedb),

@@ -37,7 +37,7 @@ const UNSENT_MAX: usize = 64 * 1_024;
 pub enum CallBody {
     /// One message.
     Unary(UnaryBody),
-    /// The response of a service of tonic.
+    /// The response of a tonic route.
     Routed(ShutdownBody<TrackedBody>),
     /// Nothing. The headers contain the status.
     Rejected(Body),
@@ -256,7 +256,7 @@ impl InFlight {
     }
 }
 
-// === impl Held ===
+// === impl HeldHeader ===
 
 impl AsRef<[u8]> for HeldHeader {
     fn as_ref(&self) -> &[u8] {

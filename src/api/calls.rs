@@ -41,7 +41,7 @@ use crate::{
 /// `Health/Check` needs no authentication; `Health/Watch` does.
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// Maximum length of the message of a single check, in bytes. The longest has 500 ids of 128
-/// characters.
+/// characters of up to four bytes.
 const CHECK_LENGTH_MAX: usize = 320 * 1_024;
 /// Upper bound of the memory of a decoded message of Envoy, in bytes for each byte. The smallest
 /// claim in an object takes 8 bytes, and less than 300 when decoded and converted.
@@ -49,10 +49,10 @@ const DECODED: usize = 40;
 /// The tag of the checks in a batch.
 const CHECKS_TAG: u32 = 1;
 /// [`TIMEOUT`] as a gRPC header.
-const DEADLINE: HeaderValue = HeaderValue::from_static("10S");
+const TIMEOUT_HEADER: HeaderValue = HeaderValue::from_static("10S");
 /// [`ENFORCEMENT_TIMEOUT`] as a gRPC header.
-const ENFORCEMENT_DEADLINE: HeaderValue = HeaderValue::from_static("6M");
-/// Timeout of calls without a caller. Their messages are tiny.
+const ENFORCEMENT_TIMEOUT_HEADER: HeaderValue = HeaderValue::from_static("6M");
+/// Timeout of unauthenticated calls. Their messages are tiny.
 const UNAUTHENTICATED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state that all connections share.
@@ -86,7 +86,7 @@ pub struct ConnectionCalls<T> {
 /// The error is the response to a call that is rejected before its handler.
 type Handled = Result<Response<CallBody>, Response<Body>>;
 
-/// The facts about a call that are known before its head is read.
+/// The facts about a call that [`RpcObserver`] has read.
 struct Arrival {
     action: Option<Action>,
     /// Whether Envoy calls the method.
@@ -94,7 +94,7 @@ struct Arrival {
     /// The id for log lines outside a span.
     id: Option<CallId>,
     at: Instant,
-    /// The deadline of the caller.
+    /// The timeout that the caller sent (`grpc-timeout`). `None`: there is none, or it is malformed.
     timeout: Option<Duration>,
     format: Format,
 }
@@ -351,7 +351,7 @@ impl<T: Spawn> ConnectionCalls<T> {
         let response = {
             let calling = pin!(async {
                 let body = match action {
-                    // The services of others, and streams.
+                    // Health, reflection, and streams.
                     None | Some(Action::Follow) => Body::new(CountedBody::new(body, kept.clone())),
                     Some(_) => {
                         whole(read_message(body, MESSAGE_LENGTH_MAX, &format, &permit).await?)
@@ -365,7 +365,7 @@ impl<T: Spawn> ConnectionCalls<T> {
         Ok(self.routed(response, kept.map(Holder::Caller)))
     }
 
-    /// A call without a caller.
+    /// An unauthenticated call.
     async fn check_health<B>(
         &self,
         head: Request<()>,
@@ -400,13 +400,13 @@ fn is_answered_here(action: Action) -> bool {
     matches!(action, Action::CheckAccess | Action::BatchCheckAccess | Action::ExplainAccess)
 }
 
-/// The timeout until a response starts, and the default deadline. `Follow` has no deadline.
+/// The timeout until a response starts, and the default `grpc-timeout`. `Follow` has none.
 fn timeout_of(action: Option<Action>) -> (Duration, Option<HeaderValue>) {
     match action {
         None | Some(Action::Follow) => (TIMEOUT, None),
         Some(action) if action.waits_for_enforcement() => {
-            (ENFORCEMENT_TIMEOUT, Some(ENFORCEMENT_DEADLINE))
+            (ENFORCEMENT_TIMEOUT, Some(ENFORCEMENT_TIMEOUT_HEADER))
         }
-        Some(_) => (TIMEOUT, Some(DEADLINE)),
+        Some(_) => (TIMEOUT, Some(TIMEOUT_HEADER)),
     }
 }

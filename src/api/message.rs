@@ -38,7 +38,7 @@ const INNER_FIELD_SIZE: usize = 48;
 /// The error of a body of the transport.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A message of a stream, or of a service of others, whose bytes are counted while it arrives.
+/// A message of a stream, or of health or reflection, whose bytes are counted while it arrives.
 pub(super) struct CountedBody<B> {
     inner: B,
     length: usize,

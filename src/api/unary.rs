@@ -92,7 +92,7 @@ pub(super) fn hold(
 }
 
 /// A message with the prefix of gRPC.
-fn encode(message: &impl Message) -> Vec<u8> {
+pub(super) fn encode(message: &impl Message) -> Vec<u8> {
     let length = message.encoded_len();
     let mut bytes = Vec::with_capacity(PREFIX_LENGTH + length);
     bytes.push(0);

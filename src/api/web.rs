@@ -30,6 +30,7 @@ use crate::api::{
 };
 
 mod connect;
+mod forward;
 mod openapi;
 
 use connect::{ErrorForm, Lines};
@@ -108,6 +109,9 @@ impl Web {
         }
         if request.uri().path() == OPENAPI {
             return self.describe(&calls, request).await;
+        }
+        if forward::rest_of(request.uri()).is_some() {
+            return forward::serve(calls, request).await;
         }
         let Some(method) = self.methods.get(request.uri().path()) else {
             let rejection = reject_unknown_method();

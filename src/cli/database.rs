@@ -47,7 +47,7 @@ pub(crate) struct RestoredArgs {
 /// Replace the event key, while no replica runs
 ///
 /// Verifies all events and rows with the current key, and authenticates them with the new key, in
-/// one transaction. Afterwards, replace the file of every replica by the new file.
+/// one transaction. Afterwards, replace the file of every replica with the new file.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   openssl rand -hex 32 > new.key

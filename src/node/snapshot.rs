@@ -104,7 +104,7 @@ impl Snapshot {
         of_tenant.flat_map(move |grants| grants.candidates(check, now))
     }
 
-    /// The grants that can decide a check on `tenant_id`.
+    /// All grants of a tenant in the snapshot.
     pub fn grants(&self, tenant_id: &TenantId) -> impl Iterator<Item = &GrantTerms> {
         let of_tenant = self.tenant(tenant_id).into_iter();
         of_tenant.flat_map(|grants| grants.iter().map(|(_, terms)| terms))

@@ -32,8 +32,8 @@ pub struct TenantGrants {
 
 impl TenantGrants {
     /// The grants that decide a check: the grants to the groups of the check, each group up to the
-    /// first grant that covers the check. If there are none, the last grant to end, which explains
-    /// why other groups are denied.
+    /// first grant that covers the check. If there are none, the live grant that ends last: it shows
+    /// that another group has access.
     pub fn candidates<'a>(
         &'a self,
         check: &AccessCheck,
@@ -53,13 +53,13 @@ impl TenantGrants {
         first.into_iter().chain(of_groups).chain(other)
     }
 
-    /// Reads the memory in which a search starts.
-    pub fn read_ahead(&self) {
+    /// Loads the cache line in which a search starts.
+    pub fn prefetch(&self) {
         black_box(self.live_count);
     }
 
-    /// Reads the memory of the grant that probably decides a check.
-    pub fn read_candidate(&self, check: &AccessCheck) {
+    /// Loads the cache line of the grant that probably decides a check.
+    pub fn prefetch_candidate(&self, check: &AccessCheck) {
         let live = check.groups.ids().next().map(|group_id| self.live_from(group_id));
         black_box(live.and_then(<[_]>::first).map(|terms| terms.is_expired));
     }
@@ -144,7 +144,7 @@ impl TenantGrants {
         &self.grants[self.live_count as usize..]
     }
 
-    /// The live grants from the first one to `group_id`. Empty if there is none with a tag.
+    /// The live grants from the first one to `group_id`. If there is none, the slice is empty, or starts with a later group.
     fn live_from(&self, group_id: &GroupId) -> &[GrantTerms] {
         let live = self.live();
         let start = if live.len() > TAGS {

@@ -3,8 +3,8 @@
 use std::{
     future::Future,
     io,
-    net::{IpAddr, TcpStream as IdleTcpStream},
-    os::unix::net::UnixStream as IdleUnixStream,
+    net::{IpAddr, TcpStream as StdTcpStream},
+    os::unix::net::UnixStream as StdUnixStream,
     sync::Arc,
     time::Duration,
 };
@@ -63,7 +63,7 @@ pub(super) struct Opened<IO> {
 pub(super) enum Origin {
     /// A TCP client.
     Address(IpAddr),
-    /// A user of this host.
+    /// The user id of a process on this host.
     User(u32),
 }
 
@@ -95,9 +95,9 @@ fn is_error_of_connection(error: &io::Error) -> bool {
 // === impl Accept ===
 
 impl Accept for TcpListener {
-    type Socket = IdleTcpStream;
+    type Socket = StdTcpStream;
 
-    async fn accept(&self) -> io::Result<(IdleTcpStream, Origin)> {
+    async fn accept(&self) -> io::Result<(StdTcpStream, Origin)> {
         let (stream, address) = TcpListener::accept(self).await?;
         // A response is a few small writes, which must not wait for acknowledgements (Nagle's
         // algorithm).
@@ -106,7 +106,7 @@ impl Accept for TcpListener {
     }
 }
 
-impl Socket for IdleTcpStream {
+impl Socket for StdTcpStream {
     type Io = TcpStream;
 
     async fn open(self) -> io::Result<Opened<TcpStream>> {
@@ -125,7 +125,7 @@ pub(super) struct TlsListener {
 
 /// A connection before the handshake.
 pub(super) struct TlsSocket {
-    tcp: IdleTcpStream,
+    tcp: StdTcpStream,
     tls: Arc<Tls>,
     protocol: Protocol,
 }
@@ -159,7 +159,7 @@ pub(super) struct LocalListener {
 
 /// An accepted connection of a user of this host.
 pub(super) struct LocalSocket {
-    stream: IdleUnixStream,
+    stream: StdUnixStream,
     protocol: Protocol,
 }
 

@@ -1,8 +1,8 @@
 //! The threads that serve connections, one for each processor.
 //!
 //! Each thread has a runtime of its own. A connection and its calls never change threads, so calls
-//! contend for nothing, and the responses to concurrent calls leave in few system calls. Everything
-//! else runs on the runtime of the process.
+//! on different threads rarely contend. One system call writes the responses to several concurrent
+//! calls. Everything else runs on the runtime of the process.
 
 use std::{
     io, iter,

@@ -245,10 +245,10 @@ fn reasons(decision: &Decision<'_>, mut obstacles: Vec<Reason>) -> Vec<Reason> {
 fn tenants_of<'a>(snapshot: &'a Snapshot, checks: &[AccessCheck]) -> Vec<Option<&'a TenantGrants>> {
     let tenants = checks.iter().map(|check| snapshot.tenant(&check.tenant_id));
     let tenants = tenants.collect::<Vec<_>>();
-    tenants.iter().flatten().for_each(|grants| grants.read_ahead());
+    tenants.iter().flatten().for_each(|grants| grants.prefetch());
     for (grants, check) in tenants.iter().zip(checks) {
         if let Some(grants) = grants {
-            grants.read_candidate(check);
+            grants.prefetch_candidate(check);
         }
     }
     tenants

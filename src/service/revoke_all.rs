@@ -13,7 +13,7 @@ use crate::{
         Enforcement, GrantView, LISTED_MAX, Service, ServiceError,
         grants::{expiry, listed, revocation},
         idempotency::{earlier_parts, key},
-        sharing::{Sharing, repeated},
+        sharing::{Sharing, retry_alone},
     },
     store::{IdempotencyKey, QueryScope, StoreError, Transaction},
 };
@@ -69,7 +69,7 @@ impl Service {
     ) -> Result<RevokeAllOutcome, ServiceError> {
         let request_id = request.request_id.as_ref();
         let key = key(Some(tenant_id), request_id, "RevokeAllAccess", &request)?;
-        repeated(|_| self.revoke_rest(caller, tenant_id, &request, &key, deadline)).await
+        retry_alone(|_| self.revoke_rest(caller, tenant_id, &request, &key, deadline)).await
     }
 
     /// Ends the grants that earlier calls with the same key have left.

@@ -14,7 +14,7 @@ pub(super) enum Sharing {
 }
 
 impl Service {
-    /// Makes a change in a transaction that other changes may share. See [`repeated`].
+    /// Makes a change in a transaction that other changes may share. See [`retry_alone`].
     pub(super) async fn change<T, F>(
         &self,
         make: impl Fn(Box<dyn Transaction>) -> F,
@@ -23,14 +23,14 @@ impl Service {
         F: Future<Output = Result<T, ServiceError>>,
     {
         let make = &make;
-        repeated(|sharing| async move { make(self.begin(sharing).await?).await }).await
+        retry_alone(|sharing| async move { make(self.begin(sharing).await?).await }).await
     }
 }
 
 /// Makes a change. Makes it once more, alone, if the transaction was rolled back because of another
 /// change, or if the outcome of the commit is unknown. The change looks up its request id first, so
 /// that it happens only once.
-pub(super) async fn repeated<T, F>(make: impl Fn(Sharing) -> F) -> Result<T, ServiceError>
+pub(super) async fn retry_alone<T, F>(make: impl Fn(Sharing) -> F) -> Result<T, ServiceError>
 where
     F: Future<Output = Result<T, ServiceError>>,
 {

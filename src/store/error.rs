@@ -6,8 +6,7 @@ use std::error::Error;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database is unavailable, too slow, or rejects writes for now. The caller may retry. If
-    /// [`Transaction::commit`](crate::store::Transaction::commit) returns this error, the change
-    /// may have been committed as a whole.
+    /// [`Self::is_outcome_unknown`], the change may have been committed as a whole.
     #[error("the database is not available")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
     /// The database contains or returned something invalid. A retry does not help; an operator must
@@ -18,12 +17,15 @@ pub enum StoreError {
 
 /// A change was rolled back together with the other changes of its group.
 #[derive(Debug, thiserror::Error)]
-#[error("another change of the same transaction has failed; make the change again, alone")]
+#[error("another change of the same transaction has failed; retry alone")]
 struct RolledBack;
 
 /// The database did not confirm a commit.
 #[derive(Debug, thiserror::Error)]
-#[error("the database did not confirm the commit, so that the change may have been made")]
+#[error(
+    "the database did not confirm the commit, and may have made the change; retry with the same \
+         request_id"
+)]
 struct OutcomeUnknown(#[source] Box<dyn Error + Send + Sync>);
 
 /// Why a store could not be opened: one plain sentence for the operator.

@@ -20,7 +20,7 @@ pub struct Loaded {
     /// The key of consistency tokens in this epoch.
     pub token_key: TokenKey,
     /// Every lock that no event has ended, in no particular order. Also locks on everything, where
-    /// the history is not authentic or incomplete.
+    /// the history is incomplete or not authentic.
     pub locks: Vec<LockTerms>,
     /// Every clock that an operator has accepted, in the order of the log. From authentic events
     /// only.

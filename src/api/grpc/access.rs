@@ -75,9 +75,9 @@ impl Access {
         let integration = self.integrations.of(call.caller.author.actor.as_str());
         let metadata = integration.as_ref().ok().and_then(|found| found.metadata());
         let request = envoy::http_request(&attributes, metadata);
-        let asked = match integration {
-            Ok(integration) => self.ask(integration, &request).await,
-            Err(error) => Err(error.into()),
+        let asked = match (integration, request) {
+            (Ok(integration), Ok(request)) => self.ask(integration, &request).await,
+            (Err(error), _) | (_, Err(error)) => Err(error.into()),
         };
         let result = self.decide(call, asked).await?;
         Ok(envoy::response(Answer::decision(&result)))

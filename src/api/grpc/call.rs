@@ -128,7 +128,7 @@ impl From<ServiceError> for Status {
     }
 }
 
-/// When the response to a check must be sent that arrived at `started`.
+/// When the response to a check that arrived at `started` must be sent.
 pub(in crate::api) fn deadline_of(started: StdInstant, timeout: Option<Duration>) -> Instant {
     deadline_within(Instant::from_std(started), timeout, TIMEOUT)
 }

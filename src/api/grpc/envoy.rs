@@ -8,7 +8,11 @@ use serde_json::{Map, Number, Value};
 use tonic::Code;
 
 use crate::api::{
-    integrations::{answer::Answer, config::MetadataConfig, request::HttpRequest},
+    integrations::{
+        answer::Answer,
+        config::MetadataConfig,
+        request::{FORWARDED, HttpRequest, InputError},
+    },
     proto::envoy::{
         AttributeContext, CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption,
         HttpStatus, OkHttpResponse, RpcStatus, attribute_context::Metadata,
@@ -20,7 +24,7 @@ use crate::api::{
 pub(super) fn http_request<'a>(
     attributes: &'a AttributeContext,
     metadata: Option<&MetadataConfig>,
-) -> HttpRequest<'a> {
+) -> Result<HttpRequest<'a>, InputError> {
     let AttributeContext { request, context_extensions, metadata_context } = attributes;
     let http = request.as_ref().and_then(|request| request.http.as_ref());
     let named = metadata.and_then(|config| find(metadata_context.as_ref()?, config));
@@ -36,7 +40,7 @@ pub(super) fn http_request<'a>(
         let raw = http.header_map.iter().flat_map(|map| &map.headers);
         found.headers.extend(raw.map(|header| (Cow::from(&header.key), raw_value(header))));
     }
-    found
+    if found.extensions.remove(FORWARDED).is_some() { found.forwarded() } else { Ok(found) }
 }
 
 /// A value that is not UTF-8 becomes a control character, which no id contains.

@@ -195,7 +195,7 @@ impl ErrorReason {
             ),
             Self::TooManyCalls => (
                 ResourceExhausted,
-                "The caller has too many calls in flight.",
+                "The caller, or all callers together, have too many calls in flight.",
                 "Retry after the delay, with fewer calls at a time.",
             ),
             Self::TooManyRequests => (

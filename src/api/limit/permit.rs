@@ -43,7 +43,8 @@ struct Spare(AtomicUsize);
 #[derive(Debug)]
 pub struct CallPermit {
     usage: Arc<CallerUsage>,
-    /// The counted bytes of the request.
+    /// The bytes that count until the permit is dropped: the request, its decoded message, and a
+    /// response with one message.
     bytes: AtomicUsize,
 }
 
@@ -82,7 +83,7 @@ impl Counter {
 impl Places {
     pub(super) fn new(max: usize) -> Self {
         let threads = threads::count();
-        // Threads leave at least three quarters of the places to others.
+        // All threads together keep at most a quarter of the places as spare ones.
         let lot = max / (8 * threads);
         let spare = if lot > 1 { threads } else { 0 };
         let spare = iter::repeat_with(Spare::default).take(spare).collect();

@@ -209,7 +209,7 @@ fn grpc_timeout(text: &str) -> Option<HeaderValue> {
 }
 
 /// The only message of a response. The error has the headers of a status.
-async fn collect(body: ObservedBody<CallBody>) -> Result<Bytes, HeaderMap> {
+pub(super) async fn collect(body: ObservedBody<CallBody>) -> Result<Bytes, HeaderMap> {
     let mut body = pin!(body);
     let mut message = None;
     while let Some(frame) = body.frame().await {

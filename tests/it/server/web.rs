@@ -2,6 +2,7 @@
 
 mod bodies;
 pub(crate) mod callers;
+mod forward;
 mod lines;
 
 use std::net::SocketAddr;

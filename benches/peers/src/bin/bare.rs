@@ -1,4 +1,5 @@
-//! A bare tonic service that answers every check with yes: the least that a check over gRPC costs.
+//! A tonic service without our layers that answers every check with yes: the comparison for all rows
+//! about CPU.
 
 #![allow(
     clippy::expect_used,

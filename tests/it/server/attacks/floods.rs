@@ -103,6 +103,7 @@ async fn floods_of_frames_affect_no_other_client() {
     wait_for_connections(&running, 1).await;
     assert!(accepts(address, PER_ADDRESS - 1).await);
     println!("meanwhile {} checks were answered", gateway.stop().await);
+    wait_for_connections(&running, 0).await;
     assert_healthy(&running, connect(address).await).await;
 }
 
