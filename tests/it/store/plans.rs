@@ -43,7 +43,8 @@ const HISTORY: &str = "
             grant_id, group_id, agent_ids, access_level, agent_kinds, start_time, expire_time,
             revoke_time, reason, ticket, create_time, creator, revoker, revoke_reason)
         SELECT tenant_id, create_sequence, coalesce(ended_sequence, create_sequence),
-            ended_sequence, 2 * i - 1, id, name, '[]', 1, '[{\"agent_kind\":\"HUMAN\"}]', i, i + 1000000,
+            ended_sequence, 2 * i - 1, id, name, '[]', 1, '[{\"agent_kind\":\"HUMAN\"}]', i,
+            i + 1000000,
             CASE WHEN is_revoked THEN i END, '', '', i, 'admin',
             CASE WHEN is_revoked THEN 'admin' END, CASE WHEN is_revoked THEN '' END
         FROM (SELECT *, ended_sequence IS NOT NULL AND i % 2 = 0 AS is_revoked FROM items) AS ended;
