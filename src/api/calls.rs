@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
+use http::{HeaderMap, Request, Response, request::Parts};
 use prost::Message;
 use tokio_util::{bytes::Bytes, sync::CancellationToken};
 use tonic::{body::Body, service::Routes};
@@ -22,9 +22,9 @@ use crate::{
         detached::Spawn,
         format::Format,
         grpc::{
-            CheckCall, ENFORCEMENT_TIMEOUT, Failure, MESSAGE_LENGTH_MAX, TIMEOUT, Unread,
-            access::Access, deadline_of, explain_refusal, reject, reject_excess, reject_late,
-            reject_unauthenticated_call,
+            CheckCall, Failure, MESSAGE_LENGTH_MAX, TIMEOUT, Unread, access::Access, deadline_of,
+            envoy, explain_refusal, reject, reject_excess, reject_late,
+            reject_unauthenticated_call, timeout_of,
         },
         head::{GRPC_TIMEOUT, Head, head_of_handlers, headers_of_handlers},
         known_callers::{KnownCaller, KnownCallers},
@@ -43,15 +43,8 @@ const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// Maximum length of the message of a single check, in bytes. The longest has 500 ids of 128
 /// characters of up to four bytes.
 const CHECK_LENGTH_MAX: usize = 320 * 1_024;
-/// Upper bound of the memory of a decoded message of Envoy, in bytes for each byte. The smallest
-/// claim in an object takes 8 bytes, and less than 300 when decoded and converted.
-const DECODED: usize = 40;
 /// The tag of the checks in a batch.
 const CHECKS_TAG: u32 = 1;
-/// [`TIMEOUT`] as a gRPC header.
-const TIMEOUT_HEADER: HeaderValue = HeaderValue::from_static("10S");
-/// [`ENFORCEMENT_TIMEOUT`] as a gRPC header.
-const ENFORCEMENT_TIMEOUT_HEADER: HeaderValue = HeaderValue::from_static("6M");
 /// Timeout of unauthenticated calls. Their messages are tiny.
 const UNAUTHENTICATED_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -178,6 +171,10 @@ impl<T: Spawn> ConnectionCalls<T> {
         let permit = usage.admit(arrival.action).map_err(reject_excess)?;
         let call = Admitted { arrival, caller, usage, permit };
         let action = call.arrival.action;
+        // `SupportAccess` is no route of tonic.
+        let is_answered_here = |action| {
+            matches!(action, Action::CheckAccess | Action::BatchCheckAccess | Action::ExplainAccess)
+        };
         if !action.is_some_and(is_answered_here) {
             return Box::pin(self.route(head_of_handlers(parts), body, call)).await;
         }
@@ -246,7 +243,7 @@ impl<T: Spawn> ConnectionCalls<T> {
             let answering = pin!(async {
                 let message =
                     read_message(body, CHECK_LENGTH_MAX, &arrival.format, &permit).await?;
-                if !permit.try_count(message.len() * DECODED) {
+                if !permit.try_count(message.len() * envoy::DECODED) {
                     return Err(Unread::Excess.into());
                 }
                 let call = self.check_call(&arrival, &caller);
@@ -283,24 +280,32 @@ impl<T: Spawn> ConnectionCalls<T> {
         B::Error: Into<BoxError>,
     {
         let Admitted { arrival, caller, permit, .. } = call;
-        let answer = {
-            let answering = pin!(async {
-                let message =
-                    read_message(body, CHECK_LENGTH_MAX, &arrival.format, &permit).await?;
-                let message = decode(&message)?;
+        let format = arrival.format.clone();
+        let answered = {
+            let answering = pin!(async move {
+                let message = read_message(body, CHECK_LENGTH_MAX, &arrival.format, &permit).await;
+                let message = match message.and_then(|message| decode(&message)) {
+                    Ok(message) => message,
+                    Err(unread) => return (Err(unread.into()), permit),
+                };
                 let (access, connection) =
                     (self.shared.access.clone(), Arc::clone(&self.connection));
+                // The task goes on after a reset of the call, and so it owns the permit.
                 let explaining = async move {
                     let deadline = deadline_of(arrival.at, arrival.timeout);
                     let id = arrival.id.as_ref();
                     let call = CheckCall { caller: &caller, connection: &connection, id, deadline };
-                    access.explain_access(&call, message).await
+                    let answer = access.explain_access(&call, message).await;
+                    (answer, permit)
                 };
                 self.shared.spawner.spawn_detached("ExplainAccess".to_owned(), explaining).await
             });
             within(TIMEOUT, answering).await
         };
-        self.respond(answer, &arrival.format, permit)
+        match answered {
+            Some((answer, permit)) => self.respond(Some(answer), &format, permit),
+            None => Err(reject_late()),
+        }
     }
 
     fn check_call<'a>(&'a self, arrival: &'a Arrival, caller: &'a Caller) -> CheckCall<'a> {
@@ -392,21 +397,5 @@ impl<T: Spawn> ConnectionCalls<T> {
     /// The response of a route. `holder` is held until the response is written.
     fn routed(&self, response: Response<Body>, holder: Option<Holder>) -> Response<CallBody> {
         CallBody::routed(response, holder, &self.connection.unsent, &self.shared.stop)
-    }
-}
-
-/// Whether the action is one of `SupportAccess`, which is no route of tonic.
-fn is_answered_here(action: Action) -> bool {
-    matches!(action, Action::CheckAccess | Action::BatchCheckAccess | Action::ExplainAccess)
-}
-
-/// The timeout until a response starts, and the default `grpc-timeout`. `Follow` has none.
-fn timeout_of(action: Option<Action>) -> (Duration, Option<HeaderValue>) {
-    match action {
-        None | Some(Action::Follow) => (TIMEOUT, None),
-        Some(action) if action.waits_for_enforcement() => {
-            (ENFORCEMENT_TIMEOUT, Some(ENFORCEMENT_TIMEOUT_HEADER))
-        }
-        Some(_) => (TIMEOUT, Some(TIMEOUT_HEADER)),
     }
 }

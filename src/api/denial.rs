@@ -7,8 +7,12 @@ use tonic::Status;
 
 use crate::{
     api::{
-        body::CallBody, call_id::CALL_ID, grpc::envoy, integrations::answer::Answer,
-        observe::ObservedBody, unary::respond_uncounted,
+        body::CallBody,
+        call_id::CALL_ID,
+        grpc::{envoy, status_of},
+        integrations::answer::Answer,
+        observe::{GRPC_STATUS, ObservedBody},
+        unary::respond_uncounted,
     },
     service::unsent::Unsent,
 };
@@ -19,7 +23,10 @@ pub(super) fn deny_refusal(
     response: Response<ObservedBody<CallBody>>,
     unsent: &Arc<Unsent>,
 ) -> Response<ObservedBody<CallBody>> {
-    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    if !response.headers().contains_key(GRPC_STATUS) {
+        return response;
+    }
+    let status = status_of(response.headers());
     let (mut parts, _) = response.into_parts();
     // This header owns the permit of the call.
     let holder = parts.headers.remove(Status::GRPC_STATUS_DETAILS);

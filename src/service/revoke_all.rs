@@ -6,8 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{
-        Caller, Event, EventKind, Grant, GrantId, GrantTerms, Revision, RevokeRequest, Sequence,
-        TenantId,
+        Caller, Event, EventKind, Grant, GrantId, Revision, RevokeRequest, Sequence, TenantId,
     },
     service::{
         Enforcement, GrantView, LISTED_MAX, Service, ServiceError,
@@ -21,6 +20,12 @@ use crate::{
 /// The most grants that one transaction ends. Other transactions wait for each chunk, and get their
 /// turn before the next.
 const CHUNK: usize = 200;
+/// How long a chunk waits until its node has applied the chunk before.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
+/// As [`APPLY_TIMEOUT`], while other changes wait for the chunk.
+const LOCKED_APPLY_TIMEOUT: Duration = Duration::from_millis(50);
+/// The number of grants of the node that one statement compares with their events.
+const CANDIDATES: usize = 1_000;
 
 /// The result of `RevokeAllAccess`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +38,6 @@ pub struct RevokeAllOutcome {
     /// How far the last chunk, and with it all earlier ones, has reached the check nodes.
     pub enforcement: Enforcement,
 }
-
-/// How long a change waits until its node has applied the events before the change.
-const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The grants that were revoked so far.
 #[derive(Default)]
@@ -126,6 +128,8 @@ impl Service {
             drop(self.enforcer.enforce(commit));
             last_revision = Some(commit.last);
             part = part.saturating_add(1);
+            // Before the head is locked: other changes need not wait for the node.
+            self.node.wait_for(commit.last, Instant::now() + APPLY_TIMEOUT).await;
             transaction = self.begin(Sharing::Alone).await?;
             now = transaction.now();
         };
@@ -145,7 +149,8 @@ impl Service {
         before: Option<Sequence>,
         by_rows: &BTreeSet<GrantId>,
     ) -> Result<Vec<Grant>, StoreError> {
-        let is_current = self.node.wait_for(transaction.head(), Instant::now() + APPLY_TIMEOUT);
+        let is_current =
+            self.node.wait_for(transaction.head(), Instant::now() + LOCKED_APPLY_TIMEOUT);
         let is_current = is_current.await;
         let read_view = self.node.read_view();
         let snapshot = read_view.view.snapshot();
@@ -154,16 +159,16 @@ impl Service {
             left.retain(|grant| !by_rows.contains(&grant.id()));
             return Ok(left);
         }
-        // The grants of the node are those of the events.
+        // The grants of the node are those of the events. Many are left if the tenant has created
+        // grants since the first chunk.
+        let of_node = snapshot.grants(tenant_id).filter(|terms| !terms.has_ended());
+        let of_node = of_node.map(|terms| terms.grant_id);
+        let candidates: Vec<GrantId> = of_node.filter(|id| !by_rows.contains(id)).collect();
         let mut left = Vec::new();
-        let is_left =
-            |terms: &&GrantTerms| !terms.has_ended() && !by_rows.contains(&terms.grant_id);
-        for terms in snapshot.grants(tenant_id).filter(is_left) {
-            left.extend(transaction.grant(tenant_id, terms.grant_id).await?);
+        for grant_ids in candidates.chunks(CANDIDATES) {
+            left.extend(transaction.live_grants_of(tenant_id, grant_ids).await?);
         }
-        left.retain(|grant| {
-            !grant.terms.has_ended() && before.is_none_or(|before| grant.create_sequence < before)
-        });
+        left.retain(|grant| before.is_none_or(|before| grant.create_sequence < before));
         Ok(left)
     }
 }

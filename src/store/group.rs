@@ -193,6 +193,14 @@ impl Transaction for GroupedChange {
         self.read(|inner| inner.live_grants_by_events(tenant_id, before)).await
     }
 
+    async fn live_grants_of(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_ids: &[GrantId],
+    ) -> Result<Vec<Grant>, StoreError> {
+        self.read(|inner| inner.live_grants_of(tenant_id, grant_ids)).await
+    }
+
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
         self.read(|inner| inner.size_of_live_grants(tenant_id)).await
     }

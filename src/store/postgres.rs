@@ -58,8 +58,8 @@ macro_rules! notify_membership {
 
 /// The settings of every session, and again of every transaction of a change: a session may lose
 /// its settings. Locks and statements time out before this program does, because an error of the
-/// server releases locks.
-macro_rules! timeouts {
+/// server releases locks. sqlx reads only the hexadecimal form of `bytea` in text messages.
+macro_rules! settings {
     ($set:literal) => {
         concat!(
             $set,
@@ -67,7 +67,9 @@ macro_rules! timeouts {
             $set,
             " statement_timeout = '4500ms'; ",
             $set,
-            " idle_in_transaction_session_timeout = '10s'; "
+            " idle_in_transaction_session_timeout = '10s'; ",
+            $set,
+            " bytea_output = 'hex'; "
         )
     };
 }
@@ -107,7 +109,7 @@ const LISTENERS: u32 = 8;
 /// For every session, and so for single statements. With `read committed`, a statement that waited
 /// for a lock sees the changes that were committed meanwhile, and does not fail.
 const SESSION: &str =
-    concat!(timeouts!("SET"), "SET default_transaction_isolation = 'read committed'");
+    concat!(settings!("SET"), "SET default_transaction_isolation = 'read committed'");
 /// For the session that migrates. The statements may take long. But while this session waits for a
 /// lock, all later sessions wait, too, and so do heartbeats. The session must therefore give up
 /// soon, and retry.
@@ -129,7 +131,7 @@ impl Backend for Postgres {
         // subquery locks the row. The clock is read after that wait, and not before.
         begin_at_head: concat!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; ",
-            timeouts!("SET LOCAL"),
+            settings!("SET LOCAL"),
             "SELECT revision, time, max_staleness, \
              (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock, log_name, epoch, \
              event_key_id, state_nonce, state_sum, ",

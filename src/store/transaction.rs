@@ -134,6 +134,21 @@ pub trait Transaction: Send {
         self.live_grants(tenant_id, before, usize::MAX).await
     }
 
+    /// Those of these grants of a tenant that no event has ended, by the events alone, in no
+    /// particular order.
+    async fn live_grants_of(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_ids: &[GrantId],
+    ) -> Result<Vec<Grant>, StoreError> {
+        let mut live = Vec::new();
+        for grant_id in grant_ids {
+            let grant = self.grant(tenant_id, *grant_id).await?;
+            live.extend(grant.filter(|grant| !grant.terms.has_ended()));
+        }
+        Ok(live)
+    }
+
     /// The total [`size`](crate::domain::GrantTerms::size) of the tenant's grants that no event has
     /// ended.
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError>;

@@ -206,7 +206,10 @@ async fn keys_are_found_by_discovery_unless_the_document_is_about_another_issuer
     let documents: [(Document, bool); 5] = [
         (|issuer| json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/keys") }), true),
         (
-            |issuer| json!({ "issuer": format!("{issuer}/"), "jwks_uri": format!("{issuer}/keys") }),
+            |issuer| {
+                let (name, keys) = (format!("{issuer}/"), format!("{issuer}/keys"));
+                json!({ "issuer": name, "jwks_uri": keys })
+            },
             false,
         ),
         (|issuer| json!({ "issuer": issuer, "jwks_uri": "https://id.example/keys" }), false),

@@ -212,8 +212,8 @@ class Envoy:
 
 
 class World:
-    """A replica, a sidecar beside Envoy, and an application. `identity` issues the tokens of agents.
-    `config` and `gateway` are further replacements in the example's files."""
+    """A replica, a sidecar beside Envoy, and an application. `identity` issues the tokens of
+    agents. `config` and `gateway` are further replacements in the example's files."""
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant as StdInstant},
 };
 
+use http::HeaderValue;
 use tokio::time::Instant;
 use tonic::{Extensions, Request, Status};
 use tracing::warn;
@@ -28,6 +29,10 @@ const TIMEOUT_KEY: &str = "grpc-timeout";
 pub(in crate::api) const TIMEOUT: Duration = Duration::from_secs(10);
 /// The same for a call that waits for enforcement. Longer than the longest `max_staleness`.
 pub(in crate::api) const ENFORCEMENT_TIMEOUT: Duration = Duration::from_mins(6);
+/// [`TIMEOUT`] as a gRPC header.
+const TIMEOUT_HEADER: HeaderValue = HeaderValue::from_static("10S");
+/// [`ENFORCEMENT_TIMEOUT`] as a gRPC header.
+const ENFORCEMENT_TIMEOUT_HEADER: HeaderValue = HeaderValue::from_static("6M");
 /// The maximum time that is reserved for the response to reach the caller.
 const RETURN_TIME_MAX: Duration = Duration::from_millis(50);
 
@@ -125,6 +130,17 @@ impl From<Violations> for Status {
 impl From<ServiceError> for Status {
     fn from(error: ServiceError) -> Self {
         Failure::from(error).into()
+    }
+}
+
+/// The timeout until a response starts, and the default `grpc-timeout`. `Follow` has none.
+pub(in crate::api) fn timeout_of(action: Option<Action>) -> (Duration, Option<HeaderValue>) {
+    match action {
+        None | Some(Action::Follow) => (TIMEOUT, None),
+        Some(action) if action.waits_for_enforcement() => {
+            (ENFORCEMENT_TIMEOUT, Some(ENFORCEMENT_TIMEOUT_HEADER))
+        }
+        Some(_) => (TIMEOUT, Some(TIMEOUT_HEADER)),
     }
 }
 

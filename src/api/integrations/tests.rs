@@ -231,8 +231,13 @@ fn a_claim_that_was_too_large_denies() {
 
 #[test]
 fn each_gateway_has_one_integration() {
-    let route = "agent = { value = \"a\" }\ntenant = { value = \"t\" }\ngroups = { value = \"g\" }\n\
-                 kind = { value = \"AI\" }\nlevel = { value = \"ADMIN\" }\nroutes = [{ path = \"/\" }]";
+    let route = r#"
+        agent = { value = "a" }
+        tenant = { value = "t" }
+        groups = { value = "g" }
+        kind = { value = "AI" }
+        level = { value = "ADMIN" }
+        routes = [{ path = "/" }]"#;
     let others = format!("{EDGE}\n[others]\n{route}");
     let others = integrations(&others);
     assert!(others.of("gateway").unwrap().metadata().is_some());

@@ -12,14 +12,13 @@ use http::{
 };
 use http_body_util::{Either, Full};
 use tokio_util::bytes::Bytes;
-use tonic::Status;
 
 use super::{WebBody, connect::collect};
 use crate::api::{
     calls::ConnectionCalls,
     detached::Spawn,
     format::Format,
-    grpc::{envoy, reject_head},
+    grpc::{envoy, reject_head, status_of},
     integrations::{answer::Answer, request::FORWARDED},
     proto::envoy::{
         AttributeContext, CheckRequest, CheckResponse, HeaderMap as ProtoHeaderMap,
@@ -122,9 +121,7 @@ fn respond(answer: CheckResponse, message: Bytes) -> Response<WebBody> {
 
 /// The answer to a call that was refused. Without a status, the error is internal.
 fn respond_refusal(headers: &HeaderMap) -> Response<WebBody> {
-    let status = Status::from_header_map(headers);
-    let status = status.unwrap_or_else(|| Status::internal("the check failed; retry"));
-    respond(envoy::response(Answer::refusal(&status)), Bytes::new())
+    respond(envoy::response(Answer::refusal(&status_of(headers))), Bytes::new())
 }
 
 fn header(option: HeaderValueOption) -> Option<(HeaderName, HeaderValue)> {

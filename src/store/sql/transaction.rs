@@ -242,6 +242,15 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         Ok(live)
     }
 
+    async fn live_grants_of(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_ids: &[GrantId],
+    ) -> Result<Vec<Grant>, StoreError> {
+        let grant_ids: Vec<String> = grant_ids.iter().map(GrantId::to_string).collect();
+        self.grants_of(log::last_grant_events(&DB::DIALECT, tenant_id, &grant_ids)?).await
+    }
+
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
         self.read_count(grants::size_of_live(&DB::DIALECT, tenant_id)).await
     }

@@ -171,6 +171,7 @@ async fn changes_are_durable_and_bounded_whatever_the_session_has_set() {
             "postgres",
             "ALTER ROLE postgres SET default_transaction_isolation = serializable",
         );
+        cluster.psql("postgres", "ALTER ROLE postgres SET bytea_output = escape");
         cluster.psql(&database, "CREATE TABLE IF NOT EXISTS settings_seen (setting text)");
         cluster.psql(&database, "DROP TABLE settings_seen");
         let store = bench.open().await;
@@ -183,7 +184,7 @@ async fn changes_are_durable_and_bounded_whatever_the_session_has_set() {
             "SELECT DISTINCT setting FROM settings_seen; DROP TABLE settings_seen CASCADE; \
              DROP FUNCTION spy CASCADE",
         );
-        assert_eq!(seen, format!("{expected} read committed 4s 4500ms 10s"));
+        assert_eq!(seen, format!("{expected} read committed 4s 4500ms 10s hex"));
         store.close().await;
     }
 }
@@ -196,7 +197,8 @@ const SPY: &str = "
     BEGIN
         INSERT INTO settings_seen SELECT string_agg(current_setting(name), ' ') FROM unnest(ARRAY[
             'synchronous_commit', 'transaction_isolation', 'lock_timeout', 'statement_timeout',
-            'idle_in_transaction_session_timeout']) AS name;
+            'idle_in_transaction_session_timeout', 'bytea_output']) AS name;
+        PERFORM set_config('bytea_output', 'escape', false);
         PERFORM set_config('synchronous_commit', 'off', false)
             WHERE current_setting('synchronous_commit') <> 'remote_apply';
         PERFORM set_config('default_transaction_isolation', 'serializable', false);

@@ -129,8 +129,8 @@ pub async fn a_grant_that_differs_from_its_events_is_not_used(bench: &Bench) {
         assert_eq!(used(&store).await, (grants.ids(), Vec::new()), "after {forgery}");
         assert_eq!(forgeries(&store).await, 0, "after {forgery}");
     }
-    let columns = "tenant_id, sequence, group_id, agent_ids, agent_kinds, start_time, expire_time, reason, \
-                   ticket, create_time, creator";
+    let columns = "tenant_id, sequence, group_id, agent_ids, agent_kinds, start_time, expire_time, \
+                   reason, ticket, create_time, creator";
     let insert = |grant_id: &str| {
         format!(
             "INSERT INTO grants ({columns}, access_level, grant_id, create_sequence, \
