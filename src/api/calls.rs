@@ -171,7 +171,6 @@ impl<T: Spawn> ConnectionCalls<T> {
         let permit = usage.admit(arrival.action).map_err(reject_excess)?;
         let call = Admitted { arrival, caller, usage, permit };
         let action = call.arrival.action;
-        // `SupportAccess` is no route of tonic.
         let is_answered_here = |action| {
             matches!(action, Action::CheckAccess | Action::BatchCheckAccess | Action::ExplainAccess)
         };
