@@ -88,8 +88,8 @@ fn question(parts: &Parts) -> CheckRequest {
     let http = HttpRequest {
         method: parts.method.as_str().into(),
         path: path.into(),
-        headers: Default::default(),
         header_map: Some(ProtoHeaderMap { headers: headers.collect() }),
+        ..HttpRequest::default()
     };
     CheckRequest {
         attributes: Some(AttributeContext {
