@@ -87,7 +87,7 @@ struct Arrival {
     /// The id for log lines outside a span.
     id: Option<CallId>,
     at: Instant,
-    /// The timeout that the caller sent (`grpc-timeout`). `None`: there is none, or it is malformed.
+    /// The timeout that the caller sent. `None`: absent or malformed.
     timeout: Option<Duration>,
     format: Format,
 }

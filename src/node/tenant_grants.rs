@@ -32,8 +32,8 @@ pub struct TenantGrants {
 
 impl TenantGrants {
     /// The grants that decide a check: the grants to the groups of the check, each group up to the
-    /// first grant that covers the check. If there are none, the live grant that ends last: it shows
-    /// that another group has access.
+    /// first grant that covers the check. If there are none, the live grant that ends last: it
+    /// shows that another group has access.
     pub fn candidates<'a>(
         &'a self,
         check: &AccessCheck,
@@ -144,7 +144,8 @@ impl TenantGrants {
         &self.grants[self.live_count as usize..]
     }
 
-    /// The live grants from the first one to `group_id`. If there is none, the slice is empty, or starts with a later group.
+    /// The live grants from the first one to `group_id`. If there is none, the slice is empty, or
+    /// starts with a later group.
     fn live_from(&self, group_id: &GroupId) -> &[GrantTerms] {
         let live = self.live();
         let start = if live.len() > TAGS {

@@ -5,10 +5,10 @@
 //! one result. So a group locks the head once, and waits once for the disk.
 //!
 //! Each change sees the events of the earlier ones, as if these were committed. If a statement
-//! fails, or a change ends without a commit after a write, the transaction is rolled back. The other
-//! changes of the group then fail with [`StoreError::is_rolled_back`], and their callers retry each
-//! of them alone. If the
-//! database does not confirm `COMMIT`, all changes fail with [`StoreError::is_outcome_unknown`].
+//! fails, or a change ends without a commit after a write, the transaction is rolled back. The
+//! other changes of the group then fail with [`StoreError::is_rolled_back`], and their callers
+//! retry each of them alone. If the database does not confirm `COMMIT`, all changes fail with
+//! [`StoreError::is_outcome_unknown`].
 
 use std::{mem, sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! A tonic service without our layers that answers every check with yes: the comparison for all rows
-//! about CPU.
+//! A tonic service without our layers that answers every check with yes: the comparison for all
+//! rows about CPU.
 
 #![allow(
     clippy::expect_used,
