@@ -29,9 +29,11 @@ use crate::api::{
     proto::DESCRIPTORS,
 };
 
+pub mod authzen;
 mod connect;
 mod openapi;
 
+use authzen::{AuthZen, Endpoint, METADATA, config::AuthZenConfig};
 use connect::{ErrorForm, Lines};
 
 /// The package whose services have a JSON form.
@@ -51,6 +53,7 @@ pub struct Web {
     /// By path.
     methods: HashMap<String, Arc<Method>>,
     errors: ErrorForm,
+    authzen: AuthZen,
     pool: DescriptorPool,
     /// The `OpenAPI` document. Set once it was read.
     openapi: OnceLock<Bytes>,
@@ -60,13 +63,14 @@ pub struct Web {
 
 impl Web {
     /// Prepares every method.
-    pub fn new() -> Self {
+    pub fn new(authzen: AuthZenConfig) -> Self {
         let pool = pool_of(DESCRIPTORS);
         let methods = json::methods(&pool, PACKAGE);
         let methods = methods.map(|(path, method)| (path, Arc::new(method))).collect();
         Self {
             methods,
             errors: ErrorForm::new(pool_of(tonic_types::pb::FILE_DESCRIPTOR_SET)),
+            authzen: AuthZen::new(authzen),
             pool,
             openapi: OnceLock::new(),
         }
@@ -106,8 +110,17 @@ impl Web {
             let rejection = reject_head(description);
             return self.errors.reject(rejection.headers(), Some(StatusCode::MISDIRECTED_REQUEST));
         }
-        if request.uri().path() == OPENAPI {
-            return self.describe(&calls, request).await;
+        match request.uri().path() {
+            OPENAPI => return self.describe(&calls, request).await,
+            METADATA if request.method() != Verb::GET => return self.reject_verb(GET),
+            METADATA => return self.authzen.describe(&self.errors, request.headers()),
+            _ => {}
+        }
+        if let Some(endpoint) = Endpoint::of(request.uri().path()) {
+            if request.method() != Verb::POST {
+                return self.reject_verb(POST);
+            }
+            return self.authzen.serve(calls, endpoint, &self.errors, request).await;
         }
         let Some(method) = self.methods.get(request.uri().path()) else {
             let rejection = reject_unknown_method();
@@ -145,12 +158,6 @@ impl Web {
         let mut response = self.errors.reject(rejection.headers(), Some(status));
         response.headers_mut().insert(ALLOW, allowed);
         response
-    }
-}
-
-impl Default for Web {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -192,7 +199,7 @@ mod tests {
 
     #[test]
     fn every_method_of_the_public_api_has_a_json_form() {
-        let web = Web::new();
+        let web = Web::new(AuthZenConfig::default());
         let streams: Vec<_> =
             web.methods.iter().filter(|(_, method)| method.is_streaming).collect();
         assert_eq!(streams.len(), 1, "{streams:?}");
