@@ -88,8 +88,8 @@ struct Detail {
     debug: Option<DynamicMessage>,
 }
 
-/// The bytes of a response to a rejected call, which the transport owns. Holds the header with the details, and with it
-/// the permit of the call.
+/// The bytes of a response to a rejected call, which the transport owns. Holds the header with the
+/// details, and with it the permit of the call.
 struct HeldError {
     bytes: Vec<u8>,
     _details: Option<HeaderValue>,
