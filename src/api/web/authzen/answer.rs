@@ -49,7 +49,7 @@ pub(super) struct SearchResults<R, C> {
 
 #[derive(Serialize)]
 pub(super) struct NextPage {
-    /// Empty: there are no more results.
+    /// Empty: the page is the last.
     pub(super) next_token: String,
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Exchange {
     asked: OnceLock<Asked>,
 }
 
-/// What the response depends on, beyond the results of the checks.
+/// The parts of a request on which the response depends, beyond the results of the checks.
 #[derive(Debug)]
 struct Asked {
     /// Whether the request contains no check, so that the response is known.
@@ -206,12 +206,11 @@ impl Exchange {
         let elements = request.get("evaluations").and_then(Value::as_array);
         let mut flaws = Vec::new();
         for element in elements.into_iter().flatten() {
-            let check = match element.as_object() {
-                Some(element) => Entities::of(element).or(defaults).check(&self.config),
-                None => {
-                    let (reason, description) = (ViolationReason::Malformed, "must be an object");
-                    Err(Flaw::Invalid(Violations::of("evaluation", reason, description)))
-                }
+            let check = if let Some(element) = element.as_object() {
+                Entities::of(element).or(defaults).check(&self.config)
+            } else {
+                let (reason, description) = (ViolationReason::Malformed, "must be an object");
+                Err(Flaw::Invalid(Violations::of("evaluation", reason, description)))
             };
             flaws.push(match check {
                 Ok(check) => {

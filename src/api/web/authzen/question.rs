@@ -1,4 +1,4 @@
-//! What a request asks: its entities become checks.
+//! The question of a request: its entities become checks.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;

@@ -23,7 +23,7 @@ const OBSTACLES_OF_OTHERS: [DecisionReason; 3] =
 const GROUPS: &str = "every member of group_ids may enter, and the service does not know the \
                       members; the results are the agents that grants name";
 
-/// Who may enter, unless a lock on an agent or a group matches.
+/// Groups and agents that may enter, unless a lock on one of them matches.
 #[derive(Debug)]
 pub(super) struct Candidates {
     /// Groups of which each member may enter.

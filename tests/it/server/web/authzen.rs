@@ -229,6 +229,21 @@ async fn evaluations_are_answered_in_order_and_use_whole_defaults() {
 }
 
 #[tokio::test]
+async fn defaults_that_would_take_much_memory_are_rejected() {
+    let running = fixture().await;
+    let mut request = question("alice", "read", "record-1");
+    let groups: Vec<_> = (0..500).map(|group| format!("{group:0>128}")).collect();
+    request["subject"]["properties"] = json!({ "groups": groups });
+    request["evaluations"] = json!(vec![json!({}); 10]);
+    assert_eq!(decisions(&ask(&running, EVALUATIONS, &request).await), [false; 10]);
+    request["evaluations"] = json!(vec![json!({}); 1_000]);
+    let reply = send(&running, post_json(EVALUATIONS, &request)).await;
+    assert_eq!(reply.status, 400);
+    assert_eq!(reply.violation().1, "has too many fields; send fewer in one message");
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_request_without_evaluations_is_a_single_evaluation() {
     let running = fixture().await;
     let mut request = question("bob", "read", "record-1");
