@@ -181,6 +181,7 @@ pub async fn start(
         budget,
         reflection: config.common.reflection,
         identity,
+        authzen: config.common.authzen,
     };
     running.serve_callers(&services, listeners.grpc, listeners.web).await;
     Ok(running)
@@ -228,6 +229,7 @@ pub async fn start_sidecar(
         budget,
         reflection: config.common.reflection,
         identity,
+        authzen: config.common.authzen,
     };
     running.serve_callers(&services, listeners.grpc, listeners.web).await;
     Ok(running)

@@ -1,6 +1,7 @@
 //! The form in which a call sends and receives messages. The services see gRPC only.
 
 use std::{
+    fmt::Debug,
     io::Read,
     pin::Pin,
     sync::Arc,
@@ -48,6 +49,20 @@ pub enum Codec {
     Proto,
     /// JSON. The messages of a stream are lines.
     Json(Arc<Method>),
+    /// The messages of another API.
+    Translated(Arc<dyn Translator>),
+}
+
+/// Translates the request and the response of one call from and to another API.
+pub trait Translator: Debug + Send + Sync {
+    /// Appends the encoded message of the request `text` to `encoded`. Counts the memory that the
+    /// translation takes.
+    fn read(&self, text: &[u8], permit: &CallPermit, encoded: &mut Vec<u8>) -> Result<(), Unread>;
+
+    /// Appends the text of the encoded `message` of the response to `text`. Counts the memory that
+    /// the translation takes.
+    fn write(&self, message: &[u8], permit: &CallPermit, text: &mut Vec<u8>)
+    -> Result<(), Failure>;
 }
 
 /// The response of a service in another form.
@@ -87,6 +102,7 @@ impl Format {
         match codec {
             Codec::Proto => message.extend_from_slice(&body),
             Codec::Json(method) => json::parse(&body, &method.input, permit, &mut message)?,
+            Codec::Translated(translator) => translator.read(&body, permit, &mut message)?,
         }
         // A request is shorter than 4 GiB.
         let length = u32::try_from(message.len() - PREFIX_LENGTH).unwrap_or(u32::MAX);
@@ -127,6 +143,9 @@ impl Codec {
                     if method.is_streaming {
                         written.push(b'\n');
                     }
+                }
+                Self::Translated(translator) => {
+                    translator.write(message, permit, &mut written)?;
                 }
             }
         }

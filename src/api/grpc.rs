@@ -15,6 +15,7 @@ pub mod upstream;
 
 pub use call::parse_timeout;
 pub(in crate::api) use call::{CheckCall, TIMEOUT, deadline_of, timeout_of};
+pub(in crate::api) use convert::ProtoEnum;
 pub use status::{
     Failure, MESSAGE_LENGTH_MAX, Unread, disconnected, excess, excess_trailers, explain_refusal,
     failure_trailers, reject, reject_excess, reject_head, reject_late, reject_name,

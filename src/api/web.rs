@@ -29,10 +29,12 @@ use crate::api::{
     proto::DESCRIPTORS,
 };
 
+pub mod authzen;
 mod connect;
 mod forward;
 mod openapi;
 
+use authzen::{AuthZen, Endpoint, METADATA, config::AuthZenConfig};
 use connect::{ErrorForm, Lines};
 
 /// The package whose services have a JSON form.
@@ -52,6 +54,7 @@ pub struct Web {
     /// By path.
     methods: HashMap<String, Arc<Method>>,
     errors: ErrorForm,
+    authzen: AuthZen,
     pool: DescriptorPool,
     /// The `OpenAPI` document. Set once it was read.
     openapi: OnceLock<Bytes>,
@@ -61,13 +64,14 @@ pub struct Web {
 
 impl Web {
     /// Prepares every method.
-    pub fn new() -> Self {
+    pub fn new(authzen: AuthZenConfig) -> Self {
         let pool = pool_of(DESCRIPTORS);
         let methods = json::methods(&pool, PACKAGE);
         let methods = methods.map(|(path, method)| (path, Arc::new(method))).collect();
         Self {
             methods,
             errors: ErrorForm::new(pool_of(tonic_types::pb::FILE_DESCRIPTOR_SET)),
+            authzen: AuthZen::new(authzen),
             pool,
             openapi: OnceLock::new(),
         }
@@ -107,8 +111,17 @@ impl Web {
             let rejection = reject_head(description);
             return self.errors.reject(rejection.headers(), Some(StatusCode::MISDIRECTED_REQUEST));
         }
-        if request.uri().path() == OPENAPI {
-            return self.describe(&calls, request).await;
+        match request.uri().path() {
+            OPENAPI => return self.describe(&calls, request).await,
+            METADATA if request.method() != Verb::GET => return self.reject_verb(GET),
+            METADATA => return self.authzen.describe(&self.errors, request.headers()),
+            _ => {}
+        }
+        if let Some(endpoint) = Endpoint::of(request.uri().path()) {
+            if request.method() != Verb::POST {
+                return self.reject_verb(POST);
+            }
+            return self.authzen.serve(calls, endpoint, &self.errors, request).await;
         }
         if forward::rest_of(request.uri()).is_some() {
             return forward::serve(calls, request).await;
@@ -152,12 +165,6 @@ impl Web {
     }
 }
 
-impl Default for Web {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 fn pool_of(descriptors: &'static [u8]) -> DescriptorPool {
     DescriptorPool::decode(descriptors).unwrap_or_else(|error| {
         error!(%error, "cannot read the descriptors of messages");
@@ -196,7 +203,7 @@ mod tests {
 
     #[test]
     fn every_method_of_the_public_api_has_a_json_form() {
-        let web = Web::new();
+        let web = Web::new(AuthZenConfig::default());
         let streams: Vec<_> =
             web.methods.iter().filter(|(_, method)| method.is_streaming).collect();
         assert_eq!(streams.len(), 1, "{streams:?}");

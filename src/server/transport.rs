@@ -36,7 +36,7 @@ use crate::{
                 support_access_admin_server::SupportAccessAdminServer,
             },
         },
-        web::Web,
+        web::{Web, authzen::config::AuthZenConfig},
     },
     node::CheckNode,
     server::{
@@ -64,6 +64,7 @@ pub(super) struct Services {
     pub(super) budget: Budget,
     pub(super) reflection: bool,
     pub(super) identity: Identity,
+    pub(super) authzen: AuthZenConfig,
 }
 
 /// The server of all callers. Its listeners share the limits.
@@ -73,7 +74,7 @@ pub(super) struct CallServer {
     /// HTTP/1.1 and HTTP/2.
     http: Builder<TokioExecutor>,
     /// Prepared for the first connection.
-    web: LazyLock<Web>,
+    web: LazyLock<Web, Box<dyn FnOnce() -> Web + Send>>,
     calls: Arc<Calls<Tasks>>,
     identity: Identity,
     connections: ConnectionLimiter,
@@ -95,7 +96,9 @@ impl CallServer {
         connections: ConnectionLimiter,
         workers: Arc<Workers>,
     ) -> Self {
-        let Services { node, checks, service, metrics, budget, reflection, identity } = services;
+        let Services { node, checks, service, metrics, budget, reflection, identity, authzen } =
+            services;
+        let authzen = authzen.clone();
         let limits = &budget.limits;
         let access = Access::new(
             Arc::clone(checks),
@@ -150,7 +153,7 @@ impl CallServer {
         Self {
             http2: http.clone().http2_only(),
             http,
-            web: LazyLock::new(Web::new),
+            web: LazyLock::new(Box::new(move || Web::new(authzen))),
             calls: Arc::new(calls),
             identity: identity.clone(),
             connections,

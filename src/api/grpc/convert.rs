@@ -14,4 +14,4 @@ pub(super) mod replication;
 pub(super) mod servers;
 pub(super) mod timestamps;
 
-pub(super) use enums::ProtoEnum;
+pub(in crate::api) use enums::ProtoEnum;

@@ -88,8 +88,8 @@ struct Detail {
     debug: Option<DynamicMessage>,
 }
 
-/// The bytes of an error, which the transport owns. Holds the header with the details, and with it
-/// the permit of the call.
+/// The bytes of a response to a rejected call, which the transport owns. Holds the header with the
+/// details, and with it the permit of the call.
 struct HeldError {
     bytes: Vec<u8>,
     _details: Option<HeaderValue>,
@@ -144,14 +144,9 @@ where
 /// The encoding of the messages, and the content type of the response. `None`: the content type of
 /// the request is not supported.
 fn codec_of(headers: &HeaderMap, method: &Arc<Method>) -> Option<(Codec, HeaderValue)> {
-    let content_type = single(headers, &CONTENT_TYPE)?;
-    let (media_type, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
-    let parameters = parameters.trim();
-    if !parameters.is_empty() && !parameters.eq_ignore_ascii_case("charset=utf-8") {
-        return None;
-    }
+    let media_type = media_type(headers)?;
     let is = |expected: &HeaderValue| {
-        expected.to_str().is_ok_and(|expected| media_type.trim().eq_ignore_ascii_case(expected))
+        expected.to_str().is_ok_and(|expected| media_type.eq_ignore_ascii_case(expected))
     };
     let json = || Codec::Json(Arc::clone(method));
     if method.is_streaming {
@@ -163,9 +158,24 @@ fn codec_of(headers: &HeaderMap, method: &Arc<Method>) -> Option<(Codec, HeaderV
     }
 }
 
+/// The media type of a message in UTF-8.
+fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let content_type = single(headers, &CONTENT_TYPE)?;
+    let (media_type, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
+    let parameters = parameters.trim();
+    let is_utf8 = parameters.is_empty() || parameters.eq_ignore_ascii_case("charset=utf-8");
+    is_utf8.then_some(media_type.trim())
+}
+
+/// Whether the message is JSON.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    media_type(headers)
+        .is_some_and(|media_type| media_type.eq_ignore_ascii_case("application/json"))
+}
+
 /// Replaces the headers of Connect by those of gRPC, and returns whether the message is compressed.
 /// The error has the headers of a status.
-fn convert_head(headers: &mut HeaderMap) -> Result<bool, HeaderMap> {
+pub(super) fn convert_head(headers: &mut HeaderMap) -> Result<bool, HeaderMap> {
     let headers_of = |rejection: Response<tonic::body::Body>| rejection.into_parts().0.headers;
     let rejected = |description: &str| Err(headers_of(reject_head(description)));
     let is_compressed = match single(headers, &CONTENT_ENCODING) {
@@ -253,6 +263,12 @@ fn client_closed() -> StatusCode {
     StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
 }
 
+/// Bytes that hold the permit of the rejected call with these headers.
+pub(super) fn held(bytes: Vec<u8>, headers: &HeaderMap) -> Bytes {
+    let details = headers.get(Status::GRPC_STATUS_DETAILS).cloned();
+    Bytes::from_owner(HeldError { bytes, _details: details })
+}
+
 // === impl ErrorForm ===
 
 impl ErrorForm {
@@ -268,8 +284,7 @@ impl ErrorForm {
     ) -> Response<WebBody> {
         let error = status_of(headers);
         let bytes = serde_json::to_vec(&self.body(&error)).unwrap_or_default();
-        let details = headers.get(Status::GRPC_STATUS_DETAILS).cloned();
-        let body = Bytes::from_owner(HeldError { bytes, _details: details });
+        let body = held(bytes, headers);
         let status = status.unwrap_or_else(|| describe(error.code()).1);
         let mut response = whole(status, JSON, body);
         if status == StatusCode::UNAUTHORIZED {

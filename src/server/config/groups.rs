@@ -19,6 +19,7 @@ use crate::{
     api::{
         credentials::{ClientCredentials, is_exposed},
         integrations::config::IntegrationConfigs,
+        web::authzen::config::AuthZenConfig,
     },
     auth::bindings::AuthConfig,
     domain::{SupportPolicy, chain::CheckpointKey},
@@ -74,6 +75,7 @@ settings! {
     sections {
         limits: CallLimits = sections::limits;
         auth: AuthConfig = sections::auth;
+        authzen: AuthZenConfig = sections::authzen;
         integrations: IntegrationConfigs = sections::integrations;
     }
     check Common::check_combinations;

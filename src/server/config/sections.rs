@@ -5,10 +5,12 @@ use super::{
     sources::{Sources, take},
 };
 use crate::{
-    api::integrations::config::IntegrationConfigs, auth::bindings::AuthConfig,
+    api::{integrations::config::IntegrationConfigs, web::authzen::config::AuthZenConfig},
+    auth::bindings::AuthConfig,
     domain::SupportPolicy,
 };
 
+const AUTHZEN: &str = "authzen";
 const INTEGRATIONS: &str = "integrations";
 const LIMITS: &str = "limits";
 const POLICY: &str = "policy";
@@ -16,8 +18,8 @@ const POLICY: &str = "policy";
 const AUTH: [&str; 4] = ["certificates", "users", "issuers", "trust_portal_assertion"];
 
 /// The keys of all sections.
-pub(super) const SECTIONS: [&str; 7] =
-    [AUTH[0], AUTH[1], AUTH[2], AUTH[3], INTEGRATIONS, LIMITS, POLICY];
+pub(super) const SECTIONS: [&str; 8] =
+    [AUTH[0], AUTH[1], AUTH[2], AUTH[3], AUTHZEN, INTEGRATIONS, LIMITS, POLICY];
 
 /// An example of a configuration file with every section and every key of each.
 pub const EXAMPLE: &str = r#"listen = ["127.0.0.1:50051", "unix:/run/support-access.sock"]
@@ -92,6 +94,13 @@ kind = { value = "HUMAN" }
 level = { value = "READ_ONLY" }
 routes = [{ path = "/**" }]
 
+[authzen]                         # the names of AuthZEN clients; see gateways.md
+url = "https://access.vendor.example"   # of --web-listen, for the metadata; default: no metadata
+default_groups = []               # the groups of a subject that states none
+resource_type = "tenant"
+subject_types = { user = "HUMAN", ai_agent = "AI", service = "SERVICE" }
+actions = { read = "READ_ONLY", write = "READ_WRITE", admin = "ADMIN" }
+
 [limits]                          # other numbers are at least 1
 memory_mib = 0                    # callers may use half; lowers the limits below if they need
                                   # more; 0: the limit of the cgroup, else 4096
@@ -138,6 +147,16 @@ pub(super) fn integrations(
         problems.push(format!("{}: {problem}", sources.file_name()));
     }
     integrations
+}
+
+/// Reads `[authzen]`.
+pub(super) fn authzen(sources: &Sources<'_>, problems: &mut Vec<String>) -> AuthZenConfig {
+    let authzen: AuthZenConfig =
+        take(sources.table(AUTHZEN), problems).flatten().unwrap_or_default();
+    for problem in authzen.problems() {
+        problems.push(format!("{}: {problem}", sources.table_name(AUTHZEN)));
+    }
+    authzen
 }
 
 /// Reads the sections on authentication.

@@ -1,5 +1,6 @@
 //! The web listener: JSON and protobuf over HTTP/1.1 and HTTP/2.
 
+mod authzen;
 mod bodies;
 pub(crate) mod callers;
 mod forward;

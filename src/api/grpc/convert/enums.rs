@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A domain enum that an enum of the API mirrors.
-pub(in crate::api::grpc) trait ProtoEnum: Sized {
+pub(in crate::api) trait ProtoEnum: Sized {
     /// The number in a message.
     fn to_proto(self) -> i32;
 

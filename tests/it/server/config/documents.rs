@@ -2,7 +2,10 @@
 
 use serde::de::DeserializeOwned;
 use support_access::{
-    api::integrations::config::{IntegrationConfig, MappingConfig},
+    api::{
+        integrations::config::{IntegrationConfig, MappingConfig},
+        web::authzen::config::AuthZenConfig,
+    },
     auth::bindings::AuthConfig,
     domain::SupportPolicy,
     server::config::CallLimits,
@@ -49,6 +52,7 @@ fn the_example_contains_every_key_of_every_section() {
     let all = [
         fields::<AuthConfig>("unknown = 1"),
         fields::<AuthConfig>(issuer),
+        fields::<AuthZenConfig>("unknown = 1"),
         fields::<CallLimits>("unknown = 1"),
         fields::<IntegrationConfig>("unknown = 1"),
         fields::<MappingConfig>("unknown = 1"),
