@@ -235,6 +235,27 @@ need_keycloak() {
   rm --recursive --force "$work"
 }
 
+# A gateway that asks at the web listener. Debian's package starts a server, which is stopped.
+need_nginx() {
+  command -v nginx >/dev/null || [[ -x /usr/sbin/nginx ]] && return
+  apt_install 'nginx, to test forward-auth' nginx-light
+  local as_root=()
+  ((EUID == 0)) || as_root=(sudo)
+  if [[ -d /run/systemd/system ]]; then
+    "${as_root[@]}" systemctl disable --quiet --now nginx
+  else
+    "${as_root[@]}" service nginx stop
+  fi
+}
+
+# need_caddy VERSION: built once in the user's cache directory.
+need_caddy() {
+  local version=$1 cache=${XDG_CACHE_HOME:-$HOME/.cache}/support-access
+  [[ -x $cache/caddy-$version/caddy ]] && return
+  printf '\n-- Building Caddy %s with Go in %s: tests ask as its forward_auth\n' "$version" "$cache"
+  GOBIN=$cache/caddy-$version go install "github.com/caddyserver/caddy/v2/cmd/caddy@v$version"
+}
+
 # Every tool of scripts/test.
 need_everything() {
   need_cargo
@@ -245,11 +266,13 @@ need_everything() {
   need_openssl
   need_valgrind
   need_prometheus
+  need_nginx
   need_java
   need_keycloak 26.6.4
   need_tools
   need_pgbouncers
   need_go
+  need_caddy 2.11.9
   need_node
   need_environment checkov 'to check the chart'
   need_environment models 'to check the custom resources of the chart'
