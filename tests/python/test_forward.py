@@ -38,7 +38,8 @@ class Proxy:
 
     def __enter__(self):
         self.log = open(self.directory / "proxy.log", "wb")
-        environment = os.environ | {"HOME": str(self.directory), "XDG_DATA_HOME": str(self.directory)}
+        home = str(self.directory)
+        environment = os.environ | {"HOME": home, "XDG_DATA_HOME": home}
         self.process = subprocess.Popen(
             self.arguments, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
             env=environment,
