@@ -142,11 +142,11 @@ fn settings_that_are_not_given_have_their_defaults() {
 
 #[test]
 fn every_default_is_read() {
-    // `Common::auth` has three optional sections, and an entry of `[[policy.agent_kinds]]` has an
-    // optional level. The default of `web_listen` at sidecars is `off`.
+    // `Common::auth` has three optional sections, `[authzen]` an optional URL and a list, and an
+    // entry of `[[policy.agent_kinds]]` an optional level. At sidecars, `web_listen` is `off`.
     for (settings, config, other) in [
-        (Config::settings(), format!("{:?}", Config::default()), 4),
-        (SidecarConfig::settings(), format!("{:?}", SidecarConfig::default()), 4),
+        (Config::settings(), format!("{:?}", Config::default()), 6),
+        (SidecarConfig::settings(), format!("{:?}", SidecarConfig::default()), 6),
     ] {
         let unset = settings.iter().filter(|setting| setting.default.is_empty()).count();
         let empty = config.matches(": None").count() + config.matches(": []").count();

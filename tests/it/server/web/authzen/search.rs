@@ -1,5 +1,9 @@
 //! Searches.
 
+use std::sync::Arc;
+
+use support_access::server::{Listeners, SystemClock, config::SidecarConfig, start_sidecar};
+
 use super::*;
 
 const LOCK: &str = "/supportaccess.v1.SupportAccessAdmin/LockAccess";
@@ -155,5 +159,31 @@ async fn pages_together_contain_each_result_once() {
     }
     request["page"] = json!({ "limit": 1_000_000, "next_token": "" });
     assert_eq!(ask(&running, SUBJECTS, &request).await["results"].as_array().unwrap().len(), 4);
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_decide_says_so() {
+    let config = SidecarConfig {
+        web_listen: Some(ListenAddress::Tcp(loopback())),
+        // No server listens at this port.
+        upstream: vec!["http://127.0.0.1:1".to_owned()],
+        common: common(),
+        ..SidecarConfig::default()
+    };
+    let listeners = Listeners::bind(&config.common, config.web_listen.as_ref()).unwrap();
+    let running = start_sidecar(config, listeners, Arc::new(SystemClock)).await.unwrap();
+    let mut request = question("alice", "read", "acme");
+    request["resource"]["type"] = "tenant".into();
+    let response = ask(&running, EVALUATION, &request).await;
+    assert_eq!(response["decision"], false);
+    assert_eq!(response["context"]["reason"], "STALE");
+    for path in [SUBJECTS, ACTIONS] {
+        let response = ask(&running, path, &request).await;
+        assert_eq!(
+            (&response["results"], &response["context"]["reason"]),
+            (&json!([]), &"STALE".into())
+        );
+    }
     stop(running).await.unwrap();
 }
