@@ -110,7 +110,8 @@ class World:
             text, ("33", str(os.getuid())), (SOCKET, str(path)),
             (f'issuer = "{ISSUER}"', f'issuer = "{ISSUER}", keys = "{keys}"')))
         self.sidecar = stack.enter_context(
-            Sidecar(f"http://{self.replica.target}", f"--config={settings}"))
+            Sidecar(f"http://{self.replica.target}", f"--config={settings}",
+                    "--web-listen", f"unix:{path}"))
         port = stack.enter_context(application())
         self.proxy = stack.enter_context(
             proxy(directory, (SOCKET, str(path)), ("127.0.0.1:8000", f"127.0.0.1:{port}")))
