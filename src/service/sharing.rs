@@ -1,9 +1,17 @@
-//! Changes that may share a transaction, and that are made again if their transaction fails.
+//! Changes that may share a transaction, and that are retried if their transaction fails.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::{
     service::{Service, ServiceError},
     store::Transaction,
 };
+
+/// A change that took longer is not retried: both attempts together would exceed the timeout of
+/// most callers.
+const RETRY_WITHIN: Duration = Duration::from_secs(4);
 
 /// Whether a change may share a transaction with others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +35,19 @@ impl Service {
     }
 }
 
-/// Makes a change. Makes it once more, alone, if the transaction was rolled back because of another
-/// change, or if the outcome of the commit is unknown. The change looks up its request id first, so
-/// that it happens only once.
+/// Makes a change. Retries it once, alone, if the transaction was rolled back because of another
+/// change, or if the outcome of the commit is unknown. The retry looks up the request id first, so
+/// the change happens only once. Without time for a retry, the caller gets the error.
 pub(super) async fn retry_alone<T, F>(make: impl Fn(Sharing) -> F) -> Result<T, ServiceError>
 where
     F: Future<Output = Result<T, ServiceError>>,
 {
+    let began = Instant::now();
     match make(Sharing::Group).await {
-        Err(ServiceError::Store(error)) if error.is_rolled_back() || error.is_outcome_unknown() => {
+        Err(ServiceError::Store(error))
+            if began.elapsed() < RETRY_WITHIN
+                && (error.is_rolled_back() || error.is_outcome_unknown()) =>
+        {
             make(Sharing::Alone).await
         }
         result => result,
