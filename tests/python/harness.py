@@ -97,6 +97,14 @@ class Node:
         self.process.kill()
         self.process.wait()
 
+    def pause(self):
+        """Stops the process with SIGSTOP, and waits until all its threads have stopped."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
+
     def terminate(self):
         """Stops the process with SIGTERM, and returns the exit code."""
         self.process.send_signal(signal.SIGTERM)

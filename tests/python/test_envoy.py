@@ -4,7 +4,6 @@
 """
 
 import os
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -189,11 +188,11 @@ def test_only_envoy_decides_while_the_process_does_not_respond(world, fails_open
     world = world(fails_open)
     world.client.grant()
     world.allowed()
-    world.sidecar.process.send_signal(signal.SIGSTOP)
+    world.sidecar.pause()
     began = time.monotonic()
     only_envoy_decides(world, fails_open)
     assert time.monotonic() - began > 0.4, "Envoy waits for the timeout of the example"
-    world.sidecar.process.send_signal(signal.SIGCONT)
+    world.sidecar.resume()
     eventually(lambda: support_headers_of(world.get()), "the sidecar answers again")
 
 

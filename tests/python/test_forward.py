@@ -3,7 +3,6 @@
 import http.client
 import os
 import shutil
-import signal
 import socket
 import subprocess
 from contextlib import ExitStack
@@ -163,9 +162,9 @@ def test_headers_of_the_client_do_not_change_the_question(world):
 def test_no_request_is_allowed_without_a_decision(world):
     world.client.grant()
     world.allowed()
-    world.sidecar.process.send_signal(signal.SIGSTOP)
+    world.sidecar.pause()
     assert world.get().status >= 500, "the proxy waits for a bounded time"
-    world.sidecar.process.send_signal(signal.SIGCONT)
+    world.sidecar.resume()
     world.allowed()
     world.replica.kill()
     eventually(lambda: world.get().status >= 500, "the sidecar has no lease")
