@@ -81,14 +81,16 @@ pub(in crate::store) fn last_grant_event(tenant_id: &TenantId, grant_id: GrantId
     Statement::with(sql, vec![tenant_id.into(), grant_id.into()])
 }
 
-/// The last event about each of some grants of a tenant.
+/// The last event about each of some grants of a tenant. `CROSS JOIN` makes SQLite read the ids
+/// first. Otherwise, it reads every event of the tenant for each of them.
 pub(in crate::store) fn last_grant_events(
     dialect: &Dialect,
     tenant_id: &TenantId,
     grant_ids: &[String],
 ) -> Result<Statement, StoreError> {
     let sql = format!(
-        "SELECT {EVENT} FROM {} AS t JOIN events AS e ON e.tenant_id = $1 AND e.sequence = \
+        "SELECT {EVENT} FROM {} AS t CROSS JOIN events AS e \
+         WHERE e.tenant_id = $1 AND e.sequence = \
          (SELECT max(sequence) FROM events WHERE tenant_id = $1 AND grant_id = t.value)",
         (dialect.each_text)("$2")
     );
@@ -102,9 +104,8 @@ pub(in crate::store) fn latest_ended_events(
     group_ids: &[&str],
 ) -> Result<Statement, StoreError> {
     let sql = format!(
-        "SELECT {EVENT} FROM {} AS t JOIN latest_ended_grants AS l \
-         ON l.tenant_id = $1 AND l.group_id = t.value \
-         JOIN events AS e ON e.tenant_id = $1 AND e.sequence = \
+        "SELECT {EVENT} FROM {} AS t CROSS JOIN latest_ended_grants AS l CROSS JOIN events AS e \
+         WHERE l.tenant_id = $1 AND l.group_id = t.value AND e.tenant_id = $1 AND e.sequence = \
          (SELECT max(sequence) FROM events WHERE tenant_id = $1 AND grant_id = l.grant_id)",
         (dialect.each_text)("$2")
     );
