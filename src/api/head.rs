@@ -17,7 +17,7 @@ use crate::api::{
 
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// Maximum number of header fields of a request.
-const FIELDS_MAX: usize = 100;
+pub(super) const FIELDS_MAX: usize = 100;
 /// Maximum length of a path. The paths of all methods are shorter.
 const PATH_LENGTH_MAX: usize = 256;
 /// Maximum length of the value of a header that is read, except for credentials, in bytes.

@@ -187,7 +187,7 @@ impl Snapshot {
     /// Sets the position, once the content is complete.
     pub fn set_position(&mut self, position: Position, token_key: TokenKey) {
         for (_, grants) in self.tenants.iter_mut() {
-            Arc::make_mut(grants).index();
+            Arc::make_mut(grants).sort();
         }
         self.position = Some(position);
         self.token_key = Some(token_key);
@@ -260,14 +260,10 @@ impl Snapshot {
 
     /// Removes a live grant. Returns false if there is none.
     fn remove_live(&mut self, tenant_id: &TenantId, grant_id: GrantId) -> bool {
-        let has_grant = |(retained, terms): (Retained, &GrantTerms)| {
-            retained == Retained::Live && terms.grant_id == grant_id
-        };
         // A tenant that does not have the grant stays shared with earlier snapshots.
-        if !self.tenant(tenant_id).is_some_and(|grants| grants.iter().any(has_grant)) {
-            return false;
-        }
-        let Some(removed) = self.tenant_mut(tenant_id).remove_live(grant_id) else { return false };
+        let index = self.tenant(tenant_id).and_then(|grants| grants.find_live(grant_id));
+        let Some(index) = index else { return false };
+        let removed = self.tenant_mut(tenant_id).remove_live(index);
         self.live_grants -= 1;
         self.bytes -= weight(&removed);
         true

@@ -77,7 +77,7 @@ impl TenantGrants {
         self.grants.get(index).map(|terms| (retained, terms))
     }
 
-    /// Adds a live grant of an incomplete snapshot. [`Self::index`] sorts the grants once.
+    /// Adds a live grant of an incomplete snapshot. [`Self::sort`] sorts the grants once.
     pub(super) fn load_live(&mut self, terms: GrantTerms) {
         let index = self.live_count as usize;
         insert(&mut self.grants, index, terms);
@@ -92,13 +92,17 @@ impl TenantGrants {
         self.index();
     }
 
-    /// Removes a live grant.
-    pub(super) fn remove_live(&mut self, grant_id: GrantId) -> Option<GrantTerms> {
-        let index = self.live().iter().position(|terms| terms.grant_id == grant_id)?;
+    /// The index of a live grant.
+    pub(super) fn find_live(&self, grant_id: GrantId) -> Option<usize> {
+        self.live().iter().position(|terms| terms.grant_id == grant_id)
+    }
+
+    /// Removes the live grant at `index`.
+    pub(super) fn remove_live(&mut self, index: usize) -> GrantTerms {
         let removed = self.grants.remove(index);
         self.live_count -= 1;
         self.index();
-        Some(removed)
+        removed
     }
 
     /// Keeps only that ended grant of the group that decisions prefer: the one that ended last.
@@ -123,15 +127,21 @@ impl TenantGrants {
         Some(self.grants.remove(self.live_count as usize + index))
     }
 
-    /// Sorts the live grants, and computes what searches need.
-    pub(super) fn index(&mut self) {
+    /// Sorts the live grants of a snapshot that is now complete.
+    pub(super) fn sort(&mut self) {
         let live = &mut self.grants[..self.live_count as usize];
         if !live.is_sorted_by_key(order) {
             live.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
         }
-        let last_to_end = (0..).zip(&*live).min_by_key(|(_, terms)| preference(terms));
+        self.index();
+    }
+
+    /// Computes what searches need.
+    fn index(&mut self) {
+        let live = &self.grants[..self.live_count as usize];
+        let last_to_end = (0..).zip(live).min_by_key(|(_, terms)| preference(terms));
         self.last_to_end = last_to_end.map_or(0, |(index, _)| index);
-        for (known, terms) in self.tags.iter_mut().zip(&*live) {
+        for (known, terms) in self.tags.iter_mut().zip(live) {
             *known = tag(&terms.group_id);
         }
     }

@@ -138,9 +138,7 @@ impl Service {
         let grants = grants.into_iter().map(|grant| GrantView::at(grant, now)).collect();
         Ok(RevokeAllOutcome { grants, count, enforcement })
     }
-}
 
-impl Service {
     /// The live grants by events, except those in `by_rows`.
     async fn grants_left(
         &self,

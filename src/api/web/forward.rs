@@ -19,6 +19,7 @@ use crate::api::{
     detached::Spawn,
     format::Format,
     grpc::{envoy, reject_head, status_of},
+    head::FIELDS_MAX,
     integrations::{answer::Answer, request::FORWARDED},
     proto::envoy::{
         AttributeContext, CheckRequest, CheckResponse, HeaderMap as ProtoHeaderMap,
@@ -33,8 +34,6 @@ use crate::api::{
 const PATH: &str = "/check/v1/forward";
 /// The method of Envoy's API.
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
-/// Maximum number of header fields.
-const FIELDS_MAX: usize = 100;
 
 /// The bytes of an answer, and the message with the permit of the call.
 struct HeldBody {
